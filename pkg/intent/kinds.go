@@ -1,0 +1,201 @@
+package intent
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+)
+
+// The indexes that the kinds below are filed in.
+const (
+	PodsByNode      Index = "pods-by-node"      // value: node name
+	PodsByNamespace Index = "pods-by-namespace" // value: namespace
+	NodesByZone     Index = "nodes-by-zone"     // value: zone name
+	AllNodes        Index = "nodes"             // value: ""
+)
+
+// ClusterKey is the key of the one Cluster object.
+var ClusterKey = Key{KindCluster, "."}
+
+// Cluster is what is the same for every unit of this compiler: the addressing
+// plan, and the zone it compiles for. It comes from the process's configuration.
+type Cluster struct {
+	Zone         string         // the zone being rendered; "" in the manager, which renders none
+	GlobalZone   bool           // zone=global: one zone holds every node
+	PodSubnets   []netip.Prefix // one per IP family, e.g. 10.244.0.0/16
+	JoinSubnets  []netip.Prefix // 100.64.0.0/16, fd98::/64
+	TransitNets  []netip.Prefix // 100.88.0.0/16, fd97::/64
+	Masquerade   []netip.Prefix // 169.254.169.0/29, fd69::/125
+	ServiceNets  []netip.Prefix // 10.96.0.0/16
+	MTU          int            // of pod interfaces, in bytes
+	PuntRate     int            // packets a second of each kind that may reach ovn-controller; 0: 25
+	Multicast    bool           // default network multicast
+	GatewayVLAN  int            // VLAN of the gateway NIC, 0: untagged
+	Insecure     bool           // --insecure-databases
+	TransitKey   int            // tunnel key of the transit switch; 0: 16711683
+	ExternalPort [2]uint16      // SNAT's external port range, first and last; zero: not limited
+}
+
+// Key is always ClusterKey.
+func (c *Cluster) Key() Key { return ClusterKey }
+
+// Buckets is empty: there is one Cluster.
+func (c *Cluster) Buckets() []Bucket { return nil }
+
+// Equal compares every field.
+func (c *Cluster) Equal(o Object) bool {
+	d := o.(*Cluster)
+	a, b := *c, *d
+	eq := slices.Equal(a.PodSubnets, b.PodSubnets) && slices.Equal(a.JoinSubnets, b.JoinSubnets) &&
+		slices.Equal(a.TransitNets, b.TransitNets) && slices.Equal(a.Masquerade, b.Masquerade) &&
+		slices.Equal(a.ServiceNets, b.ServiceNets)
+	return eq && a.Zone == b.Zone && a.GlobalZone == b.GlobalZone && a.MTU == b.MTU && a.PuntRate == b.PuntRate &&
+		a.Multicast == b.Multicast && a.GatewayVLAN == b.GatewayVLAN && a.Insecure == b.Insecure &&
+		a.TransitKey == b.TransitKey && a.ExternalPort == b.ExternalPort
+}
+
+// Gateway is how a node reaches the world outside: the bridge that has its NIC.
+type Gateway struct {
+	Bridge    string         // "br-ex"
+	Interface string         // the NIC, "eth0"
+	MAC       string         // the bridge's, lower case with colons
+	Addresses []netip.Prefix // the node's addresses on the bridge
+	NextHops  []netip.Addr   // default gateways, one per family; may be empty
+}
+
+// Equal compares every field.
+func (g Gateway) Equal(o Gateway) bool {
+	return g.Bridge == o.Bridge && g.Interface == o.Interface && g.MAC == o.MAC &&
+		slices.Equal(g.Addresses, o.Addresses) && slices.Equal(g.NextHops, o.NextHops)
+}
+
+// Node is a node of the cluster as its annotations and its agent describe it.
+type Node struct {
+	Name     string
+	Zone     string         // the node's name when every node is a zone, else "global"
+	ID       int            // 1..5000, k8s.ovn.org/node-id; 0: not allocated yet
+	Subnets  []netip.Prefix // k8s.ovn.org/node-subnets of the default network
+	Chassis  string         // k8s.ovn.org/node-chassis-id: OVS system-id; "" until the agent has run
+	EncapIPs []netip.Addr   // k8s.ovn.org/node-encap-ips, else the primary address
+	MgmtMAC  string         // k8s.ovn.org/node-mgmt-port-mac-addresses; "": derived from the address
+	Gateway  Gateway        // k8s.ovn.org/l3-gateway-config; zero until the agent has run
+	Labels   map[string]string
+}
+
+// Key is Node/name.
+func (n *Node) Key() Key { return Key{KindNode, n.Name} }
+
+// Buckets files nodes by zone.
+func (n *Node) Buckets() []Bucket {
+	return []Bucket{{NodesByZone, n.Zone}, {AllNodes, ""}}
+}
+
+// Equal compares every field.
+func (n *Node) Equal(o Object) bool {
+	m := o.(*Node)
+	return n.Name == m.Name && n.Zone == m.Zone && n.ID == m.ID && slices.Equal(n.Subnets, m.Subnets) &&
+		n.Chassis == m.Chassis && slices.Equal(n.EncapIPs, m.EncapIPs) && n.MgmtMAC == m.MgmtMAC &&
+		n.Gateway.Equal(m.Gateway) && maps.Equal(n.Labels, m.Labels)
+}
+
+// Namespace carries the labels that namespace selectors read.
+type Namespace struct {
+	Name   string
+	Labels map[string]string
+}
+
+// Key is Namespace/name.
+func (n *Namespace) Key() Key { return Key{KindNamespace, n.Name} }
+
+// Buckets is empty.
+func (n *Namespace) Buckets() []Bucket { return nil }
+
+// Equal compares name and labels.
+func (n *Namespace) Equal(o Object) bool {
+	m := o.(*Namespace)
+	return n.Name == m.Name && maps.Equal(n.Labels, m.Labels)
+}
+
+// Attachment is one interface of a pod: the allocation of one network
+// (k8s.ovn.org/pod-networks). Allocation is input: compile never allocates.
+type Attachment struct {
+	Network   string         // "default", or "namespace/nad[/index]"
+	MAC       string         // lower case with colons
+	Addresses []netip.Prefix // with the subnet's length; empty: not allocated yet
+	Gateways  []netip.Addr
+}
+
+// Equal compares every field.
+func (a Attachment) Equal(b Attachment) bool {
+	return a.Network == b.Network && a.MAC == b.MAC && slices.Equal(a.Addresses, b.Addresses) && slices.Equal(a.Gateways, b.Gateways)
+}
+
+// Pod is a pod that has a node and is not host-networked. A pod that has run to
+// completion is deleted from intent at the door: its address is free.
+type Pod struct {
+	Namespace   string
+	Name        string
+	UID         string
+	Node        string
+	Labels      map[string]string
+	Attachments []Attachment // sorted by Network
+}
+
+// Key is Pod/namespace/name.
+func (p *Pod) Key() Key { return Key{KindPod, p.Namespace + "/" + p.Name} }
+
+// Buckets files pods by node and by namespace.
+func (p *Pod) Buckets() []Bucket {
+	return []Bucket{{PodsByNode, p.Node}, {PodsByNamespace, p.Namespace}}
+}
+
+// Equal compares every field.
+func (p *Pod) Equal(o Object) bool {
+	q := o.(*Pod)
+	return p.Namespace == q.Namespace && p.Name == q.Name && p.UID == q.UID && p.Node == q.Node &&
+		maps.Equal(p.Labels, q.Labels) && slices.EqualFunc(p.Attachments, q.Attachments, Attachment.Equal)
+}
+
+// Attachment returns the pod's interface on a network.
+func (p *Pod) Attachment(network string) (Attachment, bool) {
+	for _, a := range p.Attachments {
+		if a.Network == network {
+			return a, true
+		}
+	}
+	return Attachment{}, false
+}
+
+// Topology is a network's shape.
+type Topology string
+
+// The topologies.
+const (
+	Layer3   Topology = "layer3"
+	Layer2   Topology = "layer2"
+	Localnet Topology = "localnet"
+)
+
+// DefaultNetwork is the name of the cluster's default pod network.
+const DefaultNetwork = "default"
+
+// Network is one logical network; the default pod network is one like any other.
+type Network struct {
+	Name     string
+	ID       int // 0 for the default network
+	Topology Topology
+	Subnets  []netip.Prefix
+	MTU      int
+}
+
+// Key is Network/name.
+func (n *Network) Key() Key { return Key{KindNetwork, n.Name} }
+
+// Buckets is empty.
+func (n *Network) Buckets() []Bucket { return nil }
+
+// Equal compares every field.
+func (n *Network) Equal(o Object) bool {
+	m := o.(*Network)
+	return n.Name == m.Name && n.ID == m.ID && n.Topology == m.Topology && slices.Equal(n.Subnets, m.Subnets) && n.MTU == m.MTU
+}
