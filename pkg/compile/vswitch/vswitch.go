@@ -1,0 +1,162 @@
+package vswitch
+
+import (
+	"crypto/sha256"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/portolan-cni/portolan/pkg/intent"
+	"github.com/portolan-cni/portolan/pkg/rows"
+)
+
+// The tables written here.
+const (
+	tableOVS       rows.Table = "OVS:Open_vSwitch"
+	tableBridge    rows.Table = "OVS:Bridge"
+	tablePort      rows.Table = "OVS:Port"
+	tableInterface rows.Table = "OVS:Interface"
+)
+
+const (
+	// defaultWaitBeforeClear is OVN's advice for large zones where the first
+	// computation has not been measured yet, in milliseconds.
+	defaultWaitBeforeClear = 5000
+	// A switch that hears nothing for this long drops the connection, and an
+	// OpenFlow bundle that idles longer is thrown away; a recomputation of a large
+	// zone takes longer than OVS's default of 10 s. In seconds.
+	openflowProbe = 180
+	// sbProbe is the inactivity probe towards the SB database, in milliseconds.
+	sbProbe = 100000
+)
+
+var root = rows.Ref{Table: tableOVS, ID: rows.Singleton}
+
+// Compile is the unit ovs/NODE: key is the name of the node that has this
+// Open_vSwitch database. Without its Host it says nothing, so that a database
+// of a machine that is not known yet is left alone.
+func Compile(v *intent.View, key string) rows.Output {
+	var out rows.Output
+	host, ok := intent.Get[*intent.Host](v, intent.Key{Kind: intent.KindHost, Name: key})
+	if !ok {
+		return out
+	}
+	cluster, ok := v.Cluster()
+	if !ok {
+		return out
+	}
+	br := addBridge(&out, host, intent.IntegrationBridge, map[string]rows.Value{"fail_mode": rows.Str("secure")})
+	if node, ok := v.Node(key); ok && len(node.Subnets) > 0 {
+		addPort(&out, br, intent.ManagementPort, managementColumns(cluster, node))
+	}
+	if host.NIC != "" {
+		addGateway(&out, host)
+	}
+	addSettings(&out, cluster, host)
+	return out
+}
+
+// addBridge adds a bridge with its local port, which OVS would make up without
+// a row, leaving nowhere to say or read anything of it.
+func addBridge(out *rows.Output, host *intent.Host, name string, columns map[string]rows.Value) rows.Ref {
+	columns["name"] = rows.Str(name)
+	columns["datapath_type"] = rows.Str(string(host.Datapath))
+	br := out.Add(rows.Child(tableBridge, name, root, "bridges", columns))
+	local := map[string]rows.Value{"type": rows.Str("internal")}
+	if name == host.Bridge && host.BridgeMTU > 0 {
+		local["mtu_request"] = rows.Num(int64(host.BridgeMTU))
+	}
+	addPort(out, br, name, local)
+	return br
+}
+
+// addPort adds a port with its one interface, both of the same name.
+func addPort(out *rows.Output, br rows.Ref, name string, iface map[string]rows.Value) {
+	port := out.Add(rows.Child(tablePort, name, br, "ports", map[string]rows.Value{"name": rows.Str(name)}))
+	iface["name"] = rows.Str(name)
+	out.Add(rows.Child(tableInterface, name, port, "interfaces", iface))
+}
+
+// addGateway adds the bridge that takes the NIC's place: its MAC, and the NIC.
+// Standalone, so that the node stays reachable while nobody loads flows.
+func addGateway(out *rows.Output, host *intent.Host) {
+	br := addBridge(out, host, host.Bridge, map[string]rows.Value{
+		"fail_mode":    rows.Str("standalone"),
+		"other_config": rows.Map(map[string]string{"hwaddr": host.BridgeMAC}),
+	})
+	addPort(out, br, host.NIC, map[string]rows.Value{})
+}
+
+// managementColumns describes the port that joins the host to the pod network.
+func managementColumns(cluster *intent.Cluster, node *intent.Node) map[string]rows.Value {
+	columns := map[string]rows.Value{
+		"type":         rows.Str("internal"),
+		"external_ids": rows.Map(map[string]string{"iface-id": "k8s-" + node.Name}),
+		"mac":          rows.Str(managementMAC(node)),
+	}
+	if cluster.MTU > 0 {
+		columns["mtu_request"] = rows.Num(int64(cluster.MTU))
+	}
+	return columns
+}
+
+// addSettings adds what ovn-controller and vswitchd read from the singleton
+// (decision 21). Keys that are not named here are not ours.
+func addSettings(out *rows.Output, cluster *intent.Cluster, host *intent.Host) {
+	ids := map[string]string{
+		"system-id":                    host.Chassis,
+		"hostname":                     host.Node,
+		"ovn-remote":                   host.Remote,
+		"ovn-encap-type":               "geneve",
+		"ovn-encap-ip":                 joinAddrs(host.EncapIPs),
+		"ovn-set-local-ip":             "true",
+		"ovn-monitor-all":              "true",
+		"ovn-ofctrl-wait-before-clear": strconv.Itoa(waitBeforeClear(host)),
+		"ovn-remote-probe-interval":    strconv.Itoa(sbProbe),
+		"ovn-openflow-probe-interval":  strconv.Itoa(openflowProbe),
+		"ovn-bridge-mappings":          intent.PhysicalNetwork + ":" + host.Bridge,
+		"ovn-bridge-datapath-type":     string(host.Datapath),
+	}
+	if !cluster.GlobalZone {
+		ids["ovn-is-interconn"] = "true" // or no tunnel is made to chassis of other zones
+	}
+	for k, val := range ids {
+		if val != "" {
+			out.Link(rows.Entry(root, "external_ids", k, val))
+		}
+	}
+	out.Link(rows.Entry(root, "other_config", "bundle-idle-timeout", strconv.Itoa(openflowProbe)))
+	slices.SortFunc(out.Edges, rows.Edge.Compare)
+}
+
+func waitBeforeClear(host *intent.Host) int {
+	if host.WaitBeforeClear > 0 {
+		return host.WaitBeforeClear
+	}
+	return defaultWaitBeforeClear
+}
+
+func joinAddrs(addrs []netip.Addr) string {
+	ss := make([]string, len(addrs))
+	for i, a := range addrs {
+		ss[i] = a.String()
+	}
+	return strings.Join(ss, ",")
+}
+
+// managementMAC is the management port's MAC: as annotated, else derived from
+// its address, the second of the node's first subnet.
+func managementMAC(node *intent.Node) string {
+	if node.MgmtMAC != "" {
+		return node.MgmtMAC
+	}
+	ip := node.Subnets[0].Masked().Addr().Next().Next()
+	b := ip.AsSlice()
+	if !ip.Is4() {
+		sum := sha256.Sum256([]byte(ip.String()))
+		b = sum[:4]
+	}
+	return net.HardwareAddr(append([]byte{0x0a, 0x58}, b[:4]...)).String()
+}
