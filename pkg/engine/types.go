@@ -52,6 +52,7 @@ type Op struct {
 	Kind  OpKind
 	Owner string    // of Insert: the unit, for external_ids portolan/owner
 	Row   rows.Row  // of Insert, Update and Delete; Delete has Ref and Parent only
+	UUID  string    // of Delete: the row's UUID where it is not the derived one
 	Edge  rows.Edge // of Add and Remove
 }
 
@@ -120,6 +121,8 @@ type Snapshot struct {
 	DB        rows.DB
 	Rows      []ActualRow
 	Strangers map[string]string // unique index value -> description of the row
+	NbCfg     int64             // NB only: NB_Global.nb_cfg as found
+	HvCfg     int64             // NB only: NB_Global.hv_cfg as found
 }
 
 // Status is where one group stands in one database.

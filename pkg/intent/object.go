@@ -15,7 +15,6 @@ const (
 	KindNamespace Kind = "Namespace"
 	KindNetwork   Kind = "Network"
 	KindPod       Kind = "Pod"
-	KindSelector  Kind = "Selector"
 	KindSet       Kind = "Set"
 	KindMember    Kind = "Member"
 )

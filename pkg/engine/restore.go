@@ -1,0 +1,108 @@
+package engine
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/portolan-cni/portolan/pkg/rows"
+)
+
+// restore replaces the ledger by what the database was found to hold, and files
+// every difference from what is wanted. A row or element of ours that nobody
+// wants becomes a pending removal in the group of its recorded owner.
+func (l *ledger) restore(s Snapshot) {
+	l.live, l.flight, l.strangers = true, nil, s.Strangers
+	l.have = newIndex()
+	for _, r := range l.rows {
+		r.have, r.holder, r.uuid = nil, "", ""
+	}
+	for _, e := range l.edges {
+		e.have, e.value = false, rows.Atom{}
+	}
+	if s.DB == rows.NB {
+		l.nbCfg = max(l.nbCfg, s.NbCfg)
+		l.installed = max(l.installed, s.HvCfg)
+	}
+	children := map[rows.Ref]rows.Parent{}
+	for _, r := range s.Rows {
+		if !r.Parent.Row.IsZero() {
+			children[r.Ref] = r.Parent
+		}
+	}
+	for _, r := range s.Rows {
+		if r.ID != rows.Singleton && l.rows[r.Ref] == nil {
+			l.rows[r.Ref] = &rowState{group: r.Owner}
+		}
+	}
+	for _, r := range s.Rows {
+		l.restoreRow(r, children)
+	}
+	for _, ref := range slices.SortedFunc(maps.Keys(l.rows), rows.Ref.Compare) {
+		l.touchRow(ref, l.rows[ref], l.rows[ref].groupName())
+	}
+	for _, slot := range slices.SortedFunc(maps.Keys(l.edges), rows.Edge.Compare) {
+		e := l.edges[slot]
+		name := e.group
+		if len(e.by) > 0 {
+			name = e.by[0].unit.group
+		}
+		l.touchEdge(slot, e, name)
+	}
+	for _, g := range l.groups {
+		l.unpark(g)
+		if g.failure.Class == IO {
+			g.retry = 0
+		}
+	}
+}
+
+// restoreRow takes one actual row apart: elements that units contribute as edges
+// become committed edges, references that keep children alive belong to the
+// children, references to rows of others are theirs, and the rest is the owner's.
+func (l *ledger) restoreRow(a ActualRow, children map[rows.Ref]rows.Parent) {
+	schema, _ := rows.SchemaOf(a.Table)
+	have := rows.Row{Ref: a.Ref, Parent: a.Parent}
+	for _, c := range a.Columns {
+		col, ok := schema.Column(c.Name)
+		if !ok {
+			continue
+		}
+		var own rows.Value
+		for _, p := range c.Value {
+			slot := rows.Edge{Row: a.Ref, Column: c.Name, Key: p.Key}
+			switch e := l.edges[slot]; {
+			case p.Key.Kind == rows.Reference && children[p.Key.Ref] == rows.Parent{Row: a.Ref, Column: c.Name}:
+			case e != nil && !col.Scalar:
+				e.have, e.value = true, p.Value
+				l.have.addEdge(slot)
+			case p.Key.Kind == rows.Reference && !l.known(p.Key.Ref):
+			default:
+				own = append(own, p)
+			}
+		}
+		if len(own) > 0 && !col.IsDefault(own) {
+			have.Columns = append(have.Columns, rows.Column{Name: c.Name, Value: own})
+		}
+	}
+	if a.ID == rows.Singleton {
+		return
+	}
+	s := l.rows[a.Ref]
+	if want := s.want(); want != nil {
+		have.Uses = want.Uses // not in the database; what is wanted is the best knowledge
+	}
+	s.have, s.holder = &have, a.Owner
+	if schema, _ := rows.SchemaOf(a.Table); !schema.ExternalIDs && s.want() != nil {
+		s.holder = s.owner()
+	}
+	if a.UUID != a.Ref.UUID() {
+		s.uuid = a.UUID
+	}
+	l.have.addRow(s.have)
+}
+
+// known reports whether a referenced row is one of ours: wanted, or under our
+// tag. References to rows of others are left alone.
+func (l *ledger) known(ref rows.Ref) bool {
+	return l.rows[ref] != nil
+}
