@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // TableSchema is what the engine and the database layer need to know of a table.
@@ -101,6 +102,11 @@ func (r Row) Validate() error {
 	for _, col := range r.Columns {
 		errs = append(errs, s.validate(r.Ref, col.Name, col.Value))
 	}
+	if !s.ExternalIDs {
+		if id := s.NaturalID(r.Columns); r.ID != id {
+			errs = append(errs, fmt.Errorf("%v: id %q found, wanted %q: the table has no external_ids, its first index is the id", r.Ref, r.ID, id))
+		}
+	}
 	switch {
 	case s.Root && !r.Parent.Row.IsZero():
 		errs = append(errs, fmt.Errorf("%v: parent %v given, wanted none: the table is a root table", r.Ref, r.Parent.Row))
@@ -172,4 +178,25 @@ func (k Kind) String() string {
 		return "uuid"
 	}
 	return "none"
+}
+
+// NaturalID is the ID that a row of a table without external_ids must have: the
+// values of its first unique index, joined by "/". A database cannot hold our
+// tags there, so the row is known by this ID and the UUID derived from it.
+func (s TableSchema) NaturalID(columns []Column) string {
+	parts := make([]string, 0, 2)
+	for _, name := range s.Indexes[0] {
+		part := ""
+		i, ok := slices.BinarySearchFunc(columns, name, func(c Column, n string) int { return cmp.Compare(c.Name, n) })
+		for j := 0; ok && j < len(columns[i].Value); j++ {
+			switch a := columns[i].Value[j].Key; a.Kind {
+			case String:
+				part += a.Str
+			default:
+				part += a.String()
+			}
+		}
+		parts = append(parts, part)
+	}
+	return strings.Join(parts, "/")
 }

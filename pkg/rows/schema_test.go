@@ -8,6 +8,9 @@ import (
 
 func TestSchemaIsSortedAndClosed(t *testing.T) {
 	for table, s := range schema {
+		if !s.ExternalIDs && len(s.Indexes) == 0 {
+			t.Errorf("%s: neither external_ids nor an index: its rows cannot be known again", table)
+		}
 		if !slices.IsSortedFunc(s.Columns, func(a, b ColumnSchema) int { return strings.Compare(a.Name, b.Name) }) {
 			t.Errorf("%s: columns are not sorted", table)
 		}
@@ -35,6 +38,10 @@ func TestRowValidate(t *testing.T) {
 	}{
 		{"root", New(sw.Table, "n1", map[string]Value{"name": Str("n1"), "other_config": Map(map[string]string{"a": "b"})}), ""},
 		{"child", Child("NB:Logical_Switch_Port", "p", sw, "ports", map[string]Value{"name": Str("p")}), ""},
+		{"natural id", New("NB:Load_Balancer_Group", "g", map[string]Value{"name": Str("g")}), ""},
+		{"natural id of two", Child("SB:Encap", "geneve/10.0.0.1", Ref{"SB:Chassis", "c"}, "encaps",
+			map[string]Value{"type": Str("geneve"), "ip": Str("10.0.0.1")}), ""},
+		{"not the natural id", New("NB:Load_Balancer_Group", "x", map[string]Value{"name": Str("g")}), `wanted "g"`},
 		{"unknown table", New("NB:Nothing", "x", nil), "no table"},
 		{"table of others", New("SB:Port_Binding", "x", nil), "others write"},
 		{"column of others", Child("NB:Logical_Switch_Port", "p", sw, "ports", map[string]Value{"up": Flag(true)}), `no column "up"`},
