@@ -1,0 +1,91 @@
+package v1alpha1
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+// KindCluster is the kind of Cluster.
+const KindCluster = "Cluster"
+
+// Cluster is what all nodes agree on: the addressing plan and how the API server
+// is reached. There is one, and its name does not matter.
+type Cluster struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec ClusterSpec `json:"spec"`
+}
+
+// ClusterSpec is the plan. Lists of prefixes have at most one element a family;
+// a list left out takes the default named at its field.
+type ClusterSpec struct {
+	// APIServer is the URL at which every node reaches the API server, e.g.
+	// https://172.18.0.3:6443: never the kubernetes Service, which needs us to work.
+	// Empty: the kubeconfig given by flag names it.
+	APIServer string `json:"apiServer,omitempty"`
+
+	// Zone is "node" (default): every node is a zone of its own; or "global".
+	Zone string `json:"zone,omitempty"`
+
+	// Node names the node whose zone is rendered where no flag does: in scripts and
+	// bug reports. Agents use --node-name.
+	Node string `json:"node,omitempty"`
+
+	// ClusterSubnets are the pods' prefixes, as CIDR/LENGTH, where LENGTH is the prefix
+	// length of one node's subnet: 10.244.0.0/16/24. Without LENGTH: 24, or 64 for IPv6.
+	// Several of one family are used in the order given.
+	ClusterSubnets []string `json:"clusterSubnets"`
+
+	// ServiceSubnets are the prefixes of ClusterIPs.
+	ServiceSubnets []string `json:"serviceSubnets,omitempty"`
+
+	// JoinSubnets hold the gateway routers' addresses; default 100.64.0.0/16, fd98::/64.
+	JoinSubnets []string `json:"joinSubnets,omitempty"`
+
+	// TransitSubnets hold the zones' addresses; default 100.88.0.0/16, fd97::/64.
+	TransitSubnets []string `json:"transitSubnets,omitempty"`
+
+	// MasqueradeSubnets are used inside each node; default 169.254.169.0/29, fd69::/125.
+	MasqueradeSubnets []string `json:"masqueradeSubnets,omitempty"`
+
+	// MTU of pod interfaces in bytes; default 1400: Ethernet less Geneve over IPv4 or IPv6.
+	MTU int `json:"mtu,omitempty"`
+
+	// PuntRate is how many packets a second of each kind may reach ovn-controller
+	// on a node; default 25.
+	PuntRate int `json:"puntRate,omitempty"`
+
+	// Multicast on the default network; default off.
+	Multicast bool `json:"multicast,omitempty"`
+
+	// TransitKey is the tunnel key of the transit switch; default 16711683.
+	TransitKey int `json:"transitKey,omitempty"`
+
+	// InsecureDatabases lets the databases listen on plain TCP.
+	InsecureDatabases bool `json:"insecureDatabases,omitempty"`
+
+	// Datapath is OVS's: "system" (default), the kernel's; or "netdev", userspace.
+	Datapath string `json:"datapath,omitempty"`
+
+	Gateway GatewaySpec `json:"gateway,omitempty"`
+}
+
+// GatewaySpec is how each node reaches the world outside.
+type GatewaySpec struct {
+	// Interface is the NIC; default: the one that has the default route.
+	Interface string `json:"interface,omitempty"`
+
+	// Bridge that holds the NIC; default br-ex.
+	Bridge string `json:"bridge,omitempty"`
+
+	// NextHops are the default gateways; default: those of the default routes.
+	NextHops []string `json:"nextHops,omitempty"`
+
+	// VLAN tag of the node's network on the NIC; 0: untagged.
+	VLAN int `json:"vlan,omitempty"`
+
+	// Takeover is "" to leave a NIC alone that a DHCP lease or a network daemon
+	// holds, or "force".
+	Takeover string `json:"takeover,omitempty"`
+
+	// ExternalPortRange is SNAT's, "FIRST-LAST"; empty: not limited.
+	ExternalPortRange string `json:"externalPortRange,omitempty"`
+}
