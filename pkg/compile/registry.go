@@ -1,0 +1,31 @@
+// Package compile is the ordered list of features. Each is a directory here: one
+// pure function from what the cluster says to what the databases should hold.
+//
+//	intent.View ──> topology, pod, vswitch, … ──> rows.Output
+//
+// A feature sees rows, intent and api, never another feature and never the
+// engine; the registry alone ties them together. The order is that of compiling
+// and, should two units contribute different values to one place (a bug), that
+// of precedence.
+package compile
+
+import (
+	"github.com/portolan-cni/portolan/pkg/compile/pod"
+	"github.com/portolan-cni/portolan/pkg/compile/topology"
+	"github.com/portolan-cni/portolan/pkg/engine"
+	"github.com/portolan-cni/portolan/pkg/intent"
+)
+
+// Kinds lists the unit kinds of a zone's controller.
+func Kinds() []engine.UnitKind {
+	return []engine.UnitKind{
+		{Name: "cluster", Spawn: each(intent.KindCluster), Compile: topology.Cluster},
+		{Name: "node", Spawn: each(intent.KindNode), Compile: topology.Node},
+		{Name: "pod", Spawn: each(intent.KindPod), Compile: pod.Compile},
+	}
+}
+
+// each spawns one unit for every object of a kind, under the object's name.
+func each(kind intent.Kind) map[intent.Kind]func(intent.Object) string {
+	return map[intent.Kind]func(intent.Object) string{kind: func(o intent.Object) string { return o.Key().Name }}
+}

@@ -1,0 +1,146 @@
+package topology
+
+import (
+	"net/netip"
+	"strconv"
+
+	"github.com/portolan-cni/portolan/pkg/intent"
+	"github.com/portolan-cni/portolan/pkg/rows"
+)
+
+// Refs of what every zone has once.
+var (
+	clusterRouter = rows.Ref{Table: "NB:Logical_Router", ID: rows.ClusterRouter}
+	joinSwitch    = rows.Ref{Table: "NB:Logical_Switch", ID: rows.JoinSwitch}
+	transitSwitch = rows.Ref{Table: "NB:Logical_Switch", ID: rows.TransitSwitch}
+	copp          = rows.Ref{Table: "NB:Copp", ID: coppName}
+)
+
+const coppName = "portolan-default"
+
+// transitKey is the transit switch's tunnel key: the first of OVN's global
+// range, which must be the same in every zone.
+const transitKey = 16711683
+
+// punted lists the control plane meters: what a router sends to ovn-controller
+// (ovn-nb(5), Copp).
+func punted() []string {
+	return []string{"arp", "arp-resolve", "bfd", "event-elb", "icmp4-error", "icmp6-error", "reject", "svc-monitor", "tcp-reset"}
+}
+
+// Cluster makes what a zone has once.
+func Cluster(v *intent.View, _ string) rows.Output {
+	var out rows.Output
+	c, ok := v.Cluster()
+	if !ok || c.Zone == "" {
+		return out
+	}
+	meters(&out, c)
+	options := map[string]string{"always_learn_from_arp_request": "false"}
+	if c.Multicast {
+		options["mcast_relay"] = "true"
+	}
+	out.Add(rows.New("NB:Logical_Router", rows.ClusterRouter, map[string]rows.Value{
+		"name":         rows.Str(rows.ClusterRouter),
+		"options":      rows.Map(options),
+		"external_ids": rows.Map(map[string]string{"k8s-cluster-router": "yes"}),
+		"copp":         rows.Set(rows.R(copp)),
+	}))
+	out.Add(rows.New("NB:Logical_Switch", rows.JoinSwitch, map[string]rows.Value{"name": rows.Str(rows.JoinSwitch)}))
+	var hubs []netip.Prefix
+	for _, s := range c.JoinSubnets {
+		if hub, ok := rows.Nth(s, 1); ok && len(sameFamily(c.PodSubnets, prefixAddr, s.Addr())) > 0 {
+			hubs = append(hubs, hub)
+		}
+	}
+	if len(hubs) > 0 {
+		routerLink(&out, link{
+			sw: joinSwitch, swPort: "jtor-" + rows.ClusterRouter,
+			router: clusterRouter, routerPort: "rtoj-" + rows.ClusterRouter, networks: hubs,
+		})
+	}
+	if !c.GlobalZone {
+		key := c.TransitKey
+		if key == 0 {
+			key = transitKey
+		}
+		out.Add(rows.New("NB:Logical_Switch", rows.TransitSwitch, map[string]rows.Value{
+			"name": rows.Str(rows.TransitSwitch),
+			"other_config": rows.Map(map[string]string{
+				"interconn-ts": rows.TransitSwitch, "requested-tnl-key": strconv.Itoa(key),
+				"mcast_snoop": "true", "mcast_querier": "false", "mcast_flood_unregistered": "true",
+			}),
+		}))
+	}
+	return out
+}
+
+// meters makes one rate limit for each kind of punted packet, and the Copp row
+// that routers name.
+func meters(out *rows.Output, c *intent.Cluster) {
+	rate := c.PuntRate
+	if rate == 0 {
+		rate = 25
+	}
+	protocols := map[string]string{}
+	var names []rows.Name
+	for _, p := range punted() {
+		name := p + "-rate-limiter"
+		protocols[p] = name
+		names = append(names, rows.Name{DB: rows.NB, Kind: rows.Meter, Name: name})
+		meter := rows.Ref{Table: "NB:Meter", ID: name}
+		out.Add(rows.Child("NB:Meter_Band", name, meter, "bands", map[string]rows.Value{
+			"action": rows.Str("drop"), "rate": rows.Num(int64(rate)),
+		}))
+		out.Add(rows.New("NB:Meter", name, map[string]rows.Value{
+			"name": rows.Str(name), "unit": rows.Str("pktps"), "fair": rows.Flag(true),
+		}))
+	}
+	out.Add(rows.New("NB:Copp", coppName, map[string]rows.Value{
+		"name": rows.Str(coppName), "meters": rows.Map(protocols),
+	}).Using(names...))
+}
+
+// link is a router port and the switch port it plugs into.
+type link struct {
+	sw         rows.Ref
+	swPort     string
+	swOptions  map[string]string
+	router     rows.Ref
+	routerPort string
+	networks   []netip.Prefix
+	mac        string // "": from the first network
+	options    map[string]string
+	ids        map[string]string // external_ids of the router port
+}
+
+// routerLink makes both ends of a link.
+func routerLink(out *rows.Output, l link) {
+	if l.mac == "" {
+		l.mac = rows.MAC(l.networks[0].Addr())
+	}
+	out.Add(rows.Child("NB:Logical_Router_Port", l.routerPort, l.router, "ports", map[string]rows.Value{
+		"name": rows.Str(l.routerPort), "mac": rows.Str(l.mac), "networks": rows.Strings(texts(l.networks)...),
+		"options": rows.Map(l.options), "external_ids": rows.Map(l.ids),
+	}))
+	options := map[string]string{"router-port": l.routerPort}
+	for k, v := range l.swOptions {
+		options[k] = v
+	}
+	out.Add(rows.Child("NB:Logical_Switch_Port", l.swPort, l.sw, "ports", map[string]rows.Value{
+		"name": rows.Str(l.swPort), "type": rows.Str("router"), "addresses": rows.Str("router"), "options": rows.Map(options),
+	}).Using(rows.Name{DB: rows.NB, Kind: rows.RouterPort, Name: l.routerPort}))
+}
+
+// route adds a static route to a router.
+func route(out *rows.Output, router rows.Ref, id string, columns map[string]string) {
+	values := map[string]rows.Value{}
+	for name, text := range columns {
+		values[name] = rows.Str(text)
+	}
+	r := rows.Child("NB:Logical_Router_Static_Route", router.ID+"/"+id, router, "static_routes", values)
+	if port := columns["output_port"]; port != "" {
+		r = r.Using(rows.Name{DB: rows.NB, Kind: rows.RouterPort, Name: port})
+	}
+	out.Add(r)
+}

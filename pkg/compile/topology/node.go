@@ -1,0 +1,269 @@
+package topology
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"strconv"
+
+	"github.com/portolan-cni/portolan/pkg/intent"
+	"github.com/portolan-cni/portolan/pkg/rows"
+)
+
+// mgmtPolicyPriority is OVN-Kubernetes' MGMTPortPolicyPriority.
+const mgmtPolicyPriority = 1004
+
+// dhcpACLPriority stands above every policy's ACLs; tier 0 is evaluated first.
+const dhcpACLPriority = 32000
+
+// Node makes what one node adds to a zone: all of it at home, a remote port and
+// routes elsewhere.
+func Node(v *intent.View, name string) rows.Output {
+	var out rows.Output
+	c, ok := v.Cluster()
+	if !ok || c.Zone == "" {
+		return out
+	}
+	n, ok := v.Node(name)
+	if !ok {
+		return out
+	}
+	if name == rows.JoinSwitch {
+		out.Problems = append(out.Problems, rows.Problem{
+			Object: n.Key().String(), Field: "metadata.name", Severity: rows.Error,
+			Message: "a node named \"join\" cannot have a network: its logical switch would be the join switch; register the node under another name",
+		})
+		return out
+	}
+	p, ok := planOf(c, n)
+	switch {
+	case !ok:
+	case n.Zone != c.Zone:
+		p.remote(&out)
+	default:
+		p.local(&out)
+	}
+	return out
+}
+
+// local makes the node's switch and, once its agent has said what the gateway
+// is, the way out.
+func (p plan) local(out *rows.Output) {
+	p.nodeSwitch(out)
+	if !p.cluster.GlobalZone {
+		p.transit(out)
+	}
+	if p.node.Chassis == "" || len(p.node.Gateway.Addresses) == 0 {
+		return
+	}
+	p.gatewayRouter(out)
+	p.externalSwitch(out)
+	p.egress(out)
+	p.ownNode(out)
+}
+
+func (p plan) nodeSwitch(out *rows.Output) {
+	n := p.node.Name
+	config := map[string]string{}
+	for i, s := range p.node.Subnets {
+		if s.Addr().Is4() {
+			config["subnet"] = s.String()
+			config["exclude_ips"] = p.mgmt[i].Addr().String()
+		} else {
+			config["ipv6_prefix"] = s.Addr().String()
+		}
+	}
+	if p.cluster.Multicast {
+		maps.Copy(config, map[string]string{"mcast_snoop": "true", "mcast_querier": "false"})
+	}
+	sw := out.Add(rows.New("NB:Logical_Switch", n, map[string]rows.Value{
+		"name": rows.Str(n), "other_config": rows.Map(config),
+	}))
+	routerLink(out, link{
+		sw: sw, swPort: "stor-" + n, router: clusterRouter, routerPort: "rtos-" + n, networks: p.gateways,
+	})
+	mac := p.node.MgmtMAC
+	if mac == "" {
+		mac = rows.MAC(p.mgmt[0].Addr())
+	}
+	out.Add(rows.Child("NB:Logical_Switch_Port", rows.MgmtLSP(n), sw, "ports", map[string]rows.Value{
+		"name": rows.Str(rows.MgmtLSP(n)), "addresses": rows.Str(addresses(mac, p.mgmt)),
+	}))
+	match := rows.FromUDPPort(67, 547)
+	out.Add(rows.Child("NB:ACL", n+"/dhcp-server", sw, "acls", map[string]rows.Value{
+		"name": rows.Str("dhcp-server"), "direction": rows.Str("from-lport"), "priority": rows.Num(dhcpACLPriority),
+		"match": rows.Str(match.String()), "action": rows.Str("drop"), "tier": rows.Num(0),
+	}).Using(match.Uses()...))
+}
+
+// transit plugs the zone's router into the transit switch, for this node.
+func (p plan) transit(out *rows.Output) {
+	n, key := p.node.Name, strconv.Itoa(p.node.ID)
+	routerLink(out, link{
+		sw: transitSwitch, swPort: "tstor-" + n, swOptions: map[string]string{"requested-tnl-key": key},
+		router: clusterRouter, routerPort: "rtots-" + n, networks: p.transits,
+		options: map[string]string{"mcast_flood": "true"},
+	})
+}
+
+func (p plan) gatewayRouter(out *rows.Output) {
+	gr := p.gateway()
+	out.Add(rows.New("NB:Logical_Router", gr.ID, map[string]rows.Value{
+		"name": rows.Str(gr.ID),
+		"options": rows.Map(map[string]string{
+			"chassis": p.node.Chassis, "lb_force_snat_ip": "router_ip", "snat-ct-zone": "0",
+			"always_learn_from_arp_request": "false", "dynamic_neigh_routers": "false",
+			"mac_binding_age_threshold": "300",
+		}),
+		"external_ids": rows.Map(map[string]string{
+			"physical_ip": p.node.Gateway.Addresses[0].Addr().String(), "physical_ips": commaJoined(p.node.Gateway.Addresses),
+		}),
+		"copp": rows.Set(rows.R(copp)),
+	}))
+	routerLink(out, link{
+		sw: joinSwitch, swPort: "jtor-" + gr.ID, router: gr, routerPort: "rtoj-" + gr.ID, networks: p.joins,
+	})
+	for _, s := range p.cluster.PodSubnets {
+		for _, hub := range sameFamily(p.hubs, prefixAddr, s.Addr()) {
+			route(out, gr, s.String(), map[string]string{"ip_prefix": s.String(), "nexthop": hub.Addr().String()})
+		}
+	}
+	for _, hop := range p.node.Gateway.NextHops {
+		all := netip.PrefixFrom(unspecified(hop), 0).String()
+		route(out, gr, all+"/"+hop.String(), map[string]string{
+			"ip_prefix": all, "nexthop": hop.String(), "output_port": "rtoe-" + gr.ID,
+		})
+	}
+	p.translate(out, gr)
+}
+
+// translate gives what leaves the node the node's address: traffic of pods, and
+// ICMP errors that the gateway router itself sends from its join address.
+func (p plan) translate(out *rows.Output, gr rows.Ref) {
+	for _, a := range p.node.Gateway.Addresses {
+		external := a.Addr().String()
+		if first := sameFamily(p.node.Gateway.Addresses, prefixAddr, a.Addr())[0]; first != a {
+			continue // one external address a family
+		}
+		inside := texts(sameFamily(p.cluster.PodSubnets, prefixAddr, a.Addr()))
+		for _, j := range sameFamily(p.joins, prefixAddr, a.Addr()) {
+			inside = append(inside, j.Addr().String())
+		}
+		for _, logical := range inside {
+			values := map[string]rows.Value{
+				"type": rows.Str("snat"), "external_ip": rows.Str(external), "logical_ip": rows.Str(logical),
+			}
+			if r := p.cluster.ExternalPort; r[1] != 0 {
+				values["external_port_range"] = rows.Str(fmt.Sprintf("%d-%d", r[0], r[1]))
+			}
+			out.Add(rows.Child("NB:NAT", gr.ID+"/snat/"+logical, gr, "nat", values))
+		}
+	}
+}
+
+func (p plan) externalSwitch(out *rows.Output) {
+	n, gr := p.node.Name, p.gateway()
+	sw := out.Add(rows.New("NB:Logical_Switch", rows.ExternalSwitch(n), map[string]rows.Value{
+		"name": rows.Str(rows.ExternalSwitch(n)),
+	}))
+	routerLink(out, link{
+		sw: sw, swPort: "etor-" + gr.ID,
+		swOptions: map[string]string{"nat-addresses": "router", "exclude-lb-vips-from-garp": "true"},
+		router:    gr, routerPort: "rtoe-" + gr.ID, networks: p.node.Gateway.Addresses, mac: p.node.Gateway.MAC,
+		ids: map[string]string{"gateway-physical-ip": "yes"},
+	})
+	name := rows.LocalnetPort(p.node.Gateway.Bridge, n)
+	port := map[string]rows.Value{
+		"name": rows.Str(name), "type": rows.Str("localnet"), "addresses": rows.Str("unknown"),
+		"options": rows.Map(map[string]string{"network_name": rows.PhysicalNet}),
+	}
+	if vlan := p.cluster.GatewayVLAN; vlan != 0 {
+		port["tag_request"] = rows.Num(int64(vlan))
+	}
+	out.Add(rows.Child("NB:Logical_Switch_Port", name, sw, "ports", port))
+}
+
+// egress sends what this node's pods send elsewhere to this node's gateway.
+func (p plan) egress(out *rows.Output) {
+	for i, s := range p.node.Subnets {
+		route(out, clusterRouter, "src/"+s.String(), map[string]string{
+			"ip_prefix": s.String(), "nexthop": p.joins[i].Addr().String(), "policy": "src-ip",
+		})
+	}
+}
+
+// ownNode sends what this node's pods send to the node itself to the management
+// port, so that it arrives with the pod's address and the node answers directly.
+func (p plan) ownNode(out *rows.Output) {
+	for _, a := range p.node.Gateway.Addresses {
+		for _, m := range sameFamily(p.mgmt, prefixAddr, a.Addr()) {
+			match := rows.And(rows.FromRouterPort("rtos-"+p.node.Name), rows.ToAddress(a.Addr()))
+			out.Add(rows.Child("NB:Logical_Router_Policy", p.node.Name+"/own-node/"+a.Addr().String(), clusterRouter, "policies",
+				map[string]rows.Value{
+					"priority": rows.Num(mgmtPolicyPriority), "match": rows.Str(match.String()),
+					"action": rows.Str("reroute"), "nexthops": rows.Strings(m.Addr().String()),
+				}).Using(match.Uses()...))
+		}
+	}
+}
+
+// remote makes what a node of another zone leaves in this one.
+func (p plan) remote(out *rows.Output) {
+	n := p.node.Name
+	if p.node.Chassis == "" || len(p.node.EncapIPs) == 0 {
+		return
+	}
+	out.Add(rows.Child("NB:Logical_Switch_Port", "tstor-"+n, transitSwitch, "ports", map[string]rows.Value{
+		"name": rows.Str("tstor-" + n), "type": rows.Str("remote"),
+		"addresses":    rows.Str(addressesWithBits(rows.MAC(p.transits[0].Addr()), p.transits)),
+		"options":      rows.Map(map[string]string{"requested-tnl-key": strconv.Itoa(p.node.ID), "requested-chassis": p.node.Chassis}),
+		"external_ids": rows.Map(map[string]string{"node": n}),
+	}))
+	for i, s := range p.node.Subnets {
+		via := p.transits[i].Addr().String()
+		route(out, clusterRouter, s.String(), map[string]string{"ip_prefix": s.String(), "nexthop": via})
+		route(out, clusterRouter, host(p.joins[i].Addr()), map[string]string{"ip_prefix": host(p.joins[i].Addr()), "nexthop": via})
+	}
+	chassis := rows.Ref{Table: "SB:Chassis", ID: p.node.Chassis}
+	for _, ip := range p.node.EncapIPs {
+		out.Add(rows.Child("SB:Encap", p.node.Chassis+"/"+ip.String(), chassis, "encaps", map[string]rows.Value{
+			"type": rows.Str("geneve"), "ip": rows.Str(ip.String()), "chassis_name": rows.Str(p.node.Chassis),
+			"options": rows.Map(map[string]string{"csum": "true"}),
+		}))
+	}
+	out.Add(rows.New("SB:Chassis", p.node.Chassis, map[string]rows.Value{
+		"name": rows.Str(p.node.Chassis), "hostname": rows.Str(n),
+		"other_config": rows.Map(map[string]string{"is-remote": "true"}),
+	}))
+}
+
+func (p plan) gateway() rows.Ref {
+	return rows.Ref{Table: "NB:Logical_Router", ID: rows.GatewayRouter(p.node.Name)}
+}
+
+func commaJoined(ps []netip.Prefix) string {
+	out := ""
+	for i, p := range ps {
+		if i > 0 {
+			out += ","
+		}
+		out += p.Addr().String()
+	}
+	return out
+}
+
+// addressesWithBits is "MAC ip/bits ip/bits", the form of a remote port.
+func addressesWithBits(mac string, ps []netip.Prefix) string {
+	out := mac
+	for _, p := range ps {
+		out += " " + p.String()
+	}
+	return out
+}
+
+func unspecified(like netip.Addr) netip.Addr {
+	if like.Is4() {
+		return netip.IPv4Unspecified()
+	}
+	return netip.IPv6Unspecified()
+}

@@ -1,0 +1,61 @@
+package rows
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"net/netip"
+)
+
+// Names of logical things follow OVN-Kubernetes, because operators and their
+// tools know them.
+const (
+	ClusterRouter = "ovn_cluster_router"
+	JoinSwitch    = "join"
+	TransitSwitch = "transit_switch"
+	PhysicalNet   = "physnet"
+	MgmtPort      = "ovn-k8s-mp0"
+	GatewayBridge = "br-ex"
+	IntBridge     = "br-int"
+)
+
+// GatewayRouter, ExternalSwitch, MgmtLSP and LocalnetPort name what a node has.
+func GatewayRouter(node string) string { return "GR_" + node }
+
+// ExternalSwitch is the switch between a gateway router and the physical network.
+func ExternalSwitch(node string) string { return "ext_" + node }
+
+// MgmtLSP is the logical port of a node's management interface.
+func MgmtLSP(node string) string { return "k8s-" + node }
+
+// LocalnetPort is the logical port that stands for a bridge's physical network.
+func LocalnetPort(bridge, node string) string { return bridge + "_" + node }
+
+// PodPort is the logical port of a pod's interface on the default network.
+func PodPort(namespace, pod string) string { return namespace + "_" + pod }
+
+// MAC is the address that goes with an IP: 0a:58 and the four bytes of an IPv4
+// address, or the first four bytes of the SHA-256 of an IPv6 address's text.
+func MAC(ip netip.Addr) string {
+	var b [4]byte
+	if ip.Is4() {
+		b = ip.As4()
+	} else {
+		sum := sha256.Sum256([]byte(ip.String()))
+		copy(b[:], sum[:4])
+	}
+	return fmt.Sprintf("0a:58:%02x:%02x:%02x:%02x", b[0], b[1], b[2], b[3])
+}
+
+// Nth is the n-th address of a prefix, counted from its network address, with
+// the prefix's length. It is not ok when the prefix has no such address.
+func Nth(p netip.Prefix, n int) (netip.Prefix, bool) {
+	addr := p.Masked().Addr()
+	raw := addr.AsSlice()
+	for i := len(raw) - 1; i >= 0 && n > 0; i-- {
+		n += int(raw[i])
+		raw[i] = byte(n)
+		n >>= 8
+	}
+	out, _ := netip.AddrFromSlice(raw)
+	return netip.PrefixFrom(out, p.Bits()), n == 0 && p.Contains(out)
+}
