@@ -8,6 +8,7 @@ require (
 	github.com/onsi/ginkgo/v2 v2.21.0
 	github.com/spf13/cobra v1.9.1
 	go.yaml.in/yaml/v2 v2.4.2
+	golang.org/x/sys v0.31.0
 	k8s.io/component-base v0.34.4
 	k8s.io/klog/v2 v2.130.1
 	k8s.io/kubectl v0.0.0
@@ -156,7 +157,7 @@ require (
 	golang.org/x/net v0.38.0 // indirect
 	golang.org/x/oauth2 v0.27.0 // indirect
 	golang.org/x/sync v0.12.0 // indirect
-	golang.org/x/sys v0.31.0 // indirect
+
 	golang.org/x/term v0.30.0 // indirect
 	golang.org/x/text v0.23.0 // indirect
 	golang.org/x/time v0.9.0 // indirect

@@ -1,0 +1,65 @@
+package build
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/portolan-cni/portolan/e2e/lab/cache"
+	"github.com/portolan-cni/portolan/e2e/lab/image"
+	"github.com/portolan-cni/portolan/e2e/lab/proc"
+)
+
+// BaseImage is the name by which deploy/Dockerfile asks for the base system.
+const BaseImage = "localhost/portolan-base:trixie"
+
+const baseSuite = "trixie" // OVN 25.03, OVS 3.5; bookworm's OVN 23.03 is not supported
+
+// basePackages is what Portolan's image needs from the distribution.
+var basePackages = []string{"openvswitch-switch", "ovn-central", "ovn-host", "ovn-common", "iproute2", "iputils-ping",
+	"nftables", "ethtool", "conntrack", "procps", "tcpdump"}
+
+func (b Builder) baseStep() step {
+	return step{
+		key:  cache.KeyOf("base", append([]string{baseSuite}, basePackages...)...),
+		what: "Debian " + baseSuite + " with OVN and OVS", cost: 2 * time.Minute, fill: b.fillBase,
+	}
+}
+
+func (b Builder) fillBase(ctx context.Context, dir string) error {
+	log, err := b.logFile("base")
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	root := filepath.Join(dir, "root")
+	argv := []string{"nice", "-n", "5", "mmdebstrap", "--mode=root", "--variant=minbase", "--components=main",
+		`--aptopt=APT::Install-Recommends "false"`,
+		"--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/locale/*",
+		"--include=" + strings.Join(basePackages, ","),
+		// No service of a package may start here, and none is wanted in a container.
+		`--setup-hook=mkdir -p "$1/usr/sbin"; printf '#!/bin/sh\nexit 101\n' > "$1/usr/sbin/policy-rc.d"; chmod 755 "$1/usr/sbin/policy-rc.d"`,
+		baseSuite, root,
+		"deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] " + mirror() + " " + baseSuite + " main"}
+	if _, err := (proc.Cmd{Argv: argv, Log: log}).Output(ctx); err != nil {
+		return err
+	}
+	return image.WriteArchive(root, filepath.Join(dir, "base.tar"), image.Config{Tags: []string{BaseImage}, Cmd: []string{"/bin/bash"}})
+}
+
+var uri = regexp.MustCompile(`(?m)^(?:URIs: *|deb (?:\[[^]]*\] )?)(\S*/debian/?)(?:\s|$)`)
+
+// mirror is the Debian mirror this machine uses already.
+func mirror() string {
+	for _, f := range []string{"/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list"} {
+		if text, err := os.ReadFile(f); err == nil {
+			if m := uri.FindSubmatch(text); m != nil {
+				return string(m[1])
+			}
+		}
+	}
+	return "http://deb.debian.org/debian"
+}

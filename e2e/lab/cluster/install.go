@@ -1,0 +1,86 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/portolan-cni/portolan/e2e/lab/build"
+	"github.com/portolan-cni/portolan/e2e/lab/plan"
+)
+
+// install installs Portolan as a user does: import the image, apply deploy/, wait.
+func (l *Lab) install(ctx context.Context, r record, image build.Archive) error {
+	p := plan.Of(r.Options)
+	if err := l.importAll(ctx, p, []string{image.Path}); err != nil {
+		return err
+	}
+	l.say("portolan's image imported")
+	dir := l.overlay(r.Options)
+	if _, err := l.kubectl(ctx, "apply", "--server-side", "-k", dir); err != nil {
+		return err
+	}
+	l.say("applied %s", dir)
+	if err := l.waitRollouts(ctx); err != nil {
+		return err
+	}
+	return l.waitNodesReady(ctx)
+}
+
+// overlay is the most fitting kustomization in deploy/: one for the lab with
+// this zone layout and these families, one for the lab, or the plain one.
+func (l *Lab) overlay(o plan.Options) string {
+	deploy := filepath.Join(l.Builder.Repo, "deploy")
+	for _, name := range []string{"lab-" + o.Zone + "-" + o.Families, "lab-" + o.Zone, "lab"} {
+		dir := filepath.Join(deploy, name)
+		if _, err := os.Stat(filepath.Join(dir, "kustomization.yaml")); err == nil {
+			return dir
+		}
+	}
+	return deploy
+}
+
+// waitRollouts waits for every workload of deploy/. If one does not come, the
+// error says what its pods say.
+func (l *Lab) waitRollouts(ctx context.Context) error {
+	out, err := l.kubectl(ctx, "get", "daemonsets,deployments,statefulsets", "-A", "-o", `jsonpath={range .items[*]}{.metadata.namespace}/{.kind}/{.metadata.name}{"\n"}{end}`)
+	if err != nil {
+		return err
+	}
+	deadline := time.Now().Add(3 * time.Minute)
+	for _, w := range strings.Fields(out) {
+		namespace, object, _ := strings.Cut(w, "/")
+		left := max(time.Until(deadline), time.Second).Round(time.Second)
+		if _, err := l.kubectl(ctx, "-n", namespace, "rollout", "status", strings.ToLower(object), "--timeout="+left.String()); err != nil {
+			pods, _ := l.kubectl(context.WithoutCancel(ctx), "-n", namespace, "get", "pods", "-o", "wide")
+			return fmt.Errorf("%w\n%s", err, pods)
+		}
+		l.say("%s rolled out", object)
+	}
+	return nil
+}
+
+// Image rebuilds one image and imports it into all nodes. Pods that run the old
+// one are not touched: that is for who asked.
+func (l *Lab) Image(ctx context.Context, name string) error {
+	return l.change(func(r record, p plan.Plan) error {
+		archive := name
+		if name == "portolan" {
+			image, err := l.Builder.Portolan(ctx, r.Products.Base)
+			if err != nil {
+				return err
+			}
+			archive = image.Path
+		} else if _, err := os.Stat(name); err != nil {
+			return fmt.Errorf("image %q: neither \"portolan\" nor a docker-archive file: %w", name, err)
+		}
+		if err := l.importAll(ctx, p, []string{archive}); err != nil {
+			return err
+		}
+		l.say("%s imported into %d nodes", name, len(p.Machines))
+		return nil
+	})
+}

@@ -1,0 +1,195 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/portolan-cni/portolan/e2e/lab/build"
+	"github.com/portolan-cni/portolan/e2e/lab/node"
+	"github.com/portolan-cni/portolan/e2e/lab/pki"
+	"github.com/portolan-cni/portolan/e2e/lab/plan"
+	"github.com/portolan-cni/portolan/e2e/lab/wire"
+)
+
+// Up brings a lab up. A lab that is up with the same options is left as it is;
+// one with other options is an error; the rest of an interrupted run is cleared
+// away first. If Up fails or ctx ends, nothing of the lab is left but its logs.
+func (l *Lab) Up(ctx context.Context, o plan.Options) (err error) {
+	if err := o.Validate(); err != nil {
+		return err
+	}
+	unlock, err := l.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	done, err := l.already(o)
+	if done || err != nil {
+		return err
+	}
+	if err := l.Builder.Preflight(ctx); err != nil {
+		return err
+	}
+	if err := l.down(ctx); err != nil {
+		return fmt.Errorf("clear away an earlier lab: %w", err)
+	}
+	products, err := l.Builder.Make(ctx)
+	if err != nil {
+		return err
+	}
+	var portolan build.Archive
+	if o.CNI == plan.Portolan {
+		if portolan, err = l.Builder.Portolan(ctx, products.Base); err != nil {
+			return err
+		}
+	}
+	defer func() {
+		if err == nil {
+			return
+		}
+		l.say("failed; taking the lab down, its logs stay in %s", l.Dirs.State)
+		// ctx may be what ended us: clean-up has a time of its own.
+		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+		defer cancel()
+		err = errors.Join(err, l.down(clean))
+	}()
+	return l.up(ctx, record{Options: o, Products: products}, portolan)
+}
+
+// already says whether the lab that was asked for is up.
+func (l *Lab) already(o plan.Options) (bool, error) {
+	r, err := l.read()
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil || !r.Up {
+		l.say("an earlier run was interrupted; clearing it away")
+		return false, nil
+	}
+	for _, n := range plan.Of(r.Options).Machines {
+		if _, err := node.InitPID(n.Name); err != nil {
+			if r.Options == o {
+				l.say("node %s is down; starting the lab anew (`lab boot` starts one node)", n.Name)
+			}
+			return false, nil
+		}
+	}
+	if r.Options != o {
+		return false, fmt.Errorf("a lab is up with other options (%+v, asked for %+v): run `lab down` first", r.Options, o)
+	}
+	l.say("already up")
+	return true, nil
+}
+
+func (l *Lab) up(ctx context.Context, r record, portolan build.Archive) error {
+	p := plan.Of(r.Options)
+	if err := os.RemoveAll(filepath.Join(l.Dirs.State, "nodes")); err != nil {
+		return err
+	}
+	if err := l.write(r); err != nil {
+		return err
+	}
+	if err := pki.WriteCluster(l.pki(), p); err != nil {
+		return err
+	}
+	if err := wire.Up(ctx, p); err != nil {
+		return err
+	}
+	for _, n := range p.Machines {
+		if err := l.startNode(ctx, r, p, n); err != nil {
+			return err
+		}
+	}
+	l.say("%d nodes started", len(p.Machines))
+	if err := l.importAll(ctx, p, r.Products.Images); err != nil {
+		return err
+	}
+	l.say("images imported")
+	if err := l.waitRegistered(ctx, p); err != nil {
+		return err
+	}
+	l.say("API server ready, nodes registered")
+	switch r.Options.CNI {
+	case plan.Portolan:
+		if err := l.install(ctx, r, portolan); err != nil {
+			return err
+		}
+	case plan.StandIn:
+		if err := l.waitNodesReady(ctx); err != nil {
+			return err
+		}
+	}
+	r.Up = true
+	if err := l.write(r); err != nil {
+		return err
+	}
+	l.say("up: %d nodes, cni %s, zone %s, %s", len(p.Machines), r.Options.CNI, r.Options.Zone, r.Options.Families)
+	return nil
+}
+
+// startNode makes a node's network and starts it.
+func (l *Lab) startNode(ctx context.Context, r record, p plan.Plan, n plan.Node) error {
+	if err := wire.AttachNode(ctx, p, n); err != nil {
+		return err
+	}
+	if p.CNI == plan.StandIn {
+		if err := wire.RoutePods(ctx, p, n); err != nil {
+			return err
+		}
+	}
+	s := node.Spec{
+		Name: n.Name, IPs: n.IPs(), ControlPlane: n.ControlPlane, API: p.API(),
+		PodCIDRs: p.PodCIDRs, ServiceCIDRs: p.ServiceCIDRs, NodePodCIDRs: n.PodCIDRs, StandIn: p.CNI == plan.StandIn,
+		State: l.state(n), Run: l.runDir(n), PKI: l.pki(), Kube: r.Products.Kube, Base: r.Products.Base,
+	}
+	for _, m := range p.Machines {
+		for _, ip := range m.IPs() {
+			s.Hosts = append(s.Hosts, ip.String()+" "+m.Name)
+		}
+	}
+	return node.Start(ctx, s)
+}
+
+// Crash kills everything of a node at once.
+func (l *Lab) Crash(ctx context.Context, name string) error {
+	return l.change(func(_ record, p plan.Plan) error {
+		n, err := p.Node(name)
+		if err != nil {
+			return err
+		}
+		return node.Crash(ctx, n.Name)
+	})
+}
+
+// Boot starts a node that crashed: its disk as it was, its network and /run new.
+func (l *Lab) Boot(ctx context.Context, name string) error {
+	return l.change(func(r record, p plan.Plan) error {
+		n, err := p.Node(name)
+		if err != nil {
+			return err
+		}
+		if _, err := node.InitPID(name); err == nil {
+			return fmt.Errorf("node %s is running: `lab crash %s` ends it", name, name)
+		}
+		return l.startNode(ctx, r, p, n)
+	})
+}
+
+// change runs f under the lock, with the lab that is up.
+func (l *Lab) change(f func(record, plan.Plan) error) error {
+	unlock, err := l.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	r, err := l.current()
+	if err != nil {
+		return err
+	}
+	return f(r, plan.Of(r.Options))
+}
