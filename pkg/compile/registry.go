@@ -12,13 +12,17 @@ package compile
 import (
 	"github.com/portolan-cni/portolan/pkg/compile/pod"
 	"github.com/portolan-cni/portolan/pkg/compile/topology"
+	"github.com/portolan-cni/portolan/pkg/compile/vswitch"
 	"github.com/portolan-cni/portolan/pkg/engine"
 	"github.com/portolan-cni/portolan/pkg/intent"
 )
 
-// Kinds lists the unit kinds of a zone's controller.
+// Kinds lists every unit kind. A process that drives fewer databases, such as a
+// controller without an Open_vSwitch of its own, runs the same list: units whose
+// intent it does not have say nothing.
 func Kinds() []engine.UnitKind {
 	return []engine.UnitKind{
+		{Name: "vswitch", Spawn: each(intent.KindHost), Compile: vswitch.Compile},
 		{Name: "cluster", Spawn: each(intent.KindCluster), Compile: topology.Cluster},
 		{Name: "node", Spawn: each(intent.KindNode), Compile: topology.Node},
 		{Name: "pod", Spawn: each(intent.KindPod), Compile: pod.Compile},

@@ -73,7 +73,7 @@ func (g Gateway) Equal(o Gateway) bool {
 type Node struct {
 	Name     string
 	Zone     string         // the node's name when every node is a zone, else "global"
-	ID       int            // 1..5000, k8s.ovn.org/node-id; 0: not allocated yet
+	ID       int            // 2..5000, k8s.ovn.org/node-id; 0: not allocated yet. 1 is the cluster router
 	Subnets  []netip.Prefix // k8s.ovn.org/node-subnets of the default network
 	Chassis  string         // k8s.ovn.org/node-chassis-id: OVS system-id; "" until the agent has run
 	EncapIPs []netip.Addr   // k8s.ovn.org/node-encap-ips, else the primary address
