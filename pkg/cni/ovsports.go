@@ -1,0 +1,315 @@
+package cni
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+	"github.com/ovn-kubernetes/libovsdb/cache"
+	"github.com/ovn-kubernetes/libovsdb/client"
+	"github.com/ovn-kubernetes/libovsdb/model"
+	"github.com/ovn-kubernetes/libovsdb/ovsdb"
+
+	"github.com/portolan-cni/portolan/pkg/ovsdb/vswitch"
+	"github.com/portolan-cni/portolan/pkg/rows"
+)
+
+// DefaultOVS is where the node's ovsdb-server listens.
+const DefaultOVS = "unix:/run/openvswitch/db.sock"
+
+// safetyNet is how often a waiter reads the row again without being told to:
+// libovsdb drops events when its queue is full (decision 10).
+const safetyNet = time.Second
+
+// OVSPorts keeps attachments' ports in a node's Open_vSwitch database, over a
+// connection of its own that monitors only the columns it reads: vswitchd writes
+// every interface's statistics every 5 s.
+type OVSPorts struct {
+	client client.Client
+	bridge string
+
+	mu    sync.Mutex // guards bells
+	bells map[string]map[chan struct{}]bool
+}
+
+// DialPorts connects to a database ("" is DefaultOVS) and reads its interfaces.
+// bridge is "br-int" but in tests. Close it when done.
+func DialPorts(ctx context.Context, endpoint, bridge string) (*OVSPorts, error) {
+	if endpoint == "" {
+		endpoint = DefaultOVS
+	}
+	db, err := model.NewClientDBModel("Open_vSwitch", map[string]model.Model{vswitch.InterfaceTable: &vswitch.Interface{}})
+	if err != nil {
+		return nil, err
+	}
+	c, err := client.NewOVSDBClient(db, client.WithEndpoint(endpoint),
+		client.WithReconnect(10*time.Second, backoff.NewConstantBackOff(250*time.Millisecond)))
+	if err != nil {
+		return nil, err
+	}
+	if err := c.Connect(ctx); err != nil {
+		return nil, fmt.Errorf("connecting to the OVS database at %s: %w", endpoint, err)
+	}
+	p := &OVSPorts{client: c, bridge: bridge, bells: make(map[string]map[chan struct{}]bool)}
+	c.Cache().AddEventHandler(&cache.EventHandlerFuncs{
+		AddFunc:    func(_ string, m model.Model) { p.ring(m) },
+		UpdateFunc: func(_ string, _, m model.Model) { p.ring(m) },
+	})
+	i := &vswitch.Interface{}
+	if _, err := c.Monitor(ctx, c.NewMonitor(client.WithTable(i, &i.Name, &i.ExternalIDs, &i.Ofport, &i.Error))); err != nil {
+		c.Close()
+		return nil, fmt.Errorf("monitoring the OVS database at %s: %w", endpoint, err)
+	}
+	return p, nil
+}
+
+// Close ends the connection.
+func (p *OVSPorts) Close() { p.client.Close() }
+
+func interfaceUUID(name string) string {
+	return rows.Ref{Table: "OVS:" + vswitch.InterfaceTable, ID: ownerPrefix + name}.UUID()
+}
+
+func portUUID(name string) string {
+	return rows.Ref{Table: "OVS:" + vswitch.PortTable, ID: ownerPrefix + name}.UUID()
+}
+
+// Ensure implements Ports.
+func (p *OVSPorts) Ensure(ctx context.Context, port Port) error {
+	if _, err := p.row(ctx, port.Name); err == nil {
+		return nil
+	}
+	ids, err := ovsdb.NewOvsMap(externalIDs(port))
+	if err != nil {
+		return err
+	}
+	// transient: ovs-ctl drops such ports when the machine boots, as their devices are gone.
+	other, err := ovsdb.NewOvsMap(map[string]string{"transient": "true"})
+	if err != nil {
+		return err
+	}
+	owner, err := ovsdb.NewOvsMap(map[string]string{keyOwner: owner(port)})
+	if err != nil {
+		return err
+	}
+	iface := ovsdb.UUID{GoUUID: interfaceUUID(port.Name)}
+	return p.transact(ctx,
+		ovsdb.Operation{Op: ovsdb.OperationInsert, Table: vswitch.InterfaceTable, UUID: iface.GoUUID,
+			Row: ovsdb.Row{"name": port.Name, "external_ids": ids}},
+		ovsdb.Operation{Op: ovsdb.OperationInsert, Table: vswitch.PortTable, UUID: portUUID(port.Name),
+			Row: ovsdb.Row{"name": port.Name, "interfaces": iface, "other_config": other, "external_ids": owner}},
+		p.bridgePorts(port.Name, ovsdb.MutateOperationInsert),
+	)
+}
+
+// bridgePorts puts the port into the bridge's set, or takes it out; then the
+// database drops port and interface, which are rows of no root table.
+func (p *OVSPorts) bridgePorts(name string, how ovsdb.Mutator) ovsdb.Operation {
+	return ovsdb.Operation{
+		Op: ovsdb.OperationMutate, Table: vswitch.BridgeTable,
+		Where: []ovsdb.Condition{ovsdb.NewCondition("name", ovsdb.ConditionEqual, p.bridge)},
+		Mutations: []ovsdb.Mutation{*ovsdb.NewMutation("ports", how,
+			ovsdb.OvsSet{GoSet: []any{ovsdb.UUID{GoUUID: portUUID(name)}}})},
+	}
+}
+
+// Claim implements Ports. It changes single keys: the column is shared with ovn-controller.
+func (p *OVSPorts) Claim(ctx context.Context, name, sandbox, ifName string) error {
+	mutations := []ovsdb.Mutation{*ovsdb.NewMutation("external_ids", ovsdb.MutateOperationDelete,
+		ovsdb.OvsSet{GoSet: []any{keySandbox, keyPodIfName}})}
+	add := map[string]string{keyPodIfName: ifName}
+	if sandbox != "" {
+		add[keySandbox] = sandbox
+	}
+	m, err := ovsdb.NewOvsMap(add)
+	if err != nil {
+		return err
+	}
+	mutations = append(mutations, *ovsdb.NewMutation("external_ids", ovsdb.MutateOperationInsert, m))
+	return p.transact(ctx, ovsdb.Operation{
+		Op: ovsdb.OperationMutate, Table: vswitch.InterfaceTable, Mutations: mutations,
+		Where: []ovsdb.Condition{ovsdb.NewCondition("_uuid", ovsdb.ConditionEqual, ovsdb.UUID{GoUUID: interfaceUUID(name)})},
+	})
+}
+
+// Remove implements Ports.
+func (p *OVSPorts) Remove(ctx context.Context, name string) error {
+	return p.transact(ctx, p.bridgePorts(name, ovsdb.MutateOperationDelete))
+}
+
+// transact commits the operations together. A mutation that met no row is an
+// error: OVSDB calls it a success (decision 1).
+func (p *OVSPorts) transact(ctx context.Context, ops ...ovsdb.Operation) error {
+	results, err := p.client.Transact(ctx, ops...)
+	if err != nil {
+		return fmt.Errorf("OVS database: %w", err)
+	}
+	if errs, err := ovsdb.CheckOperationResults(results, ops); err != nil {
+		all := []error{err}
+		for _, e := range errs {
+			all = append(all, e)
+		}
+		return fmt.Errorf("OVS database: %w", errors.Join(all...))
+	}
+	for i, op := range ops {
+		if op.Op != ovsdb.OperationMutate || results[i].Count > 0 {
+			continue
+		}
+		if op.Table == vswitch.BridgeTable {
+			return fmt.Errorf("OVS database: bridge %s does not exist", p.bridge)
+		}
+		return errors.New("OVS database: the interface's record is gone")
+	}
+	return nil
+}
+
+// List implements Ports.
+func (p *OVSPorts) List(ctx context.Context) ([]Port, error) {
+	var all []vswitch.Interface
+	err := p.client.WhereCache(func(i *vswitch.Interface) bool {
+		return strings.HasPrefix(i.ExternalIDs[keyOwner], ownerPrefix)
+	}).List(ctx, &all)
+	if err != nil {
+		return nil, fmt.Errorf("OVS database: %w", err)
+	}
+	var out []Port
+	for i := range all {
+		out = append(out, portOf(&all[i]))
+	}
+	slices.SortFunc(out, func(a, b Port) int { return strings.Compare(a.Name, b.Name) })
+	return out, nil
+}
+
+func (p *OVSPorts) row(ctx context.Context, name string) (*vswitch.Interface, error) {
+	i := &vswitch.Interface{UUID: interfaceUUID(name)}
+	return i, p.client.Get(ctx, i)
+}
+
+// State implements Ports.
+func (p *OVSPorts) State(ctx context.Context, name string) (PortState, error) {
+	i, err := p.row(ctx, name)
+	if errors.Is(err, client.ErrNotFound) {
+		return PortState{}, nil
+	}
+	if err != nil {
+		return PortState{}, fmt.Errorf("OVS database: %w", err)
+	}
+	s := PortState{Exists: true, Installed: i.ExternalIDs[keyInstalled] == "true", Sandbox: i.ExternalIDs[keySandbox]}
+	if i.Ofport != nil {
+		s.OFPort = *i.Ofport
+	}
+	if i.Error != nil {
+		s.Error = *i.Error
+	}
+	return s, nil
+}
+
+// WaitInstalled implements Ports.
+func (p *OVSPorts) WaitInstalled(ctx context.Context, name string) error {
+	bell := make(chan struct{}, 1)
+	p.listen(name, bell)
+	defer p.leave(name, bell)
+	net := time.NewTicker(safetyNet)
+	defer net.Stop()
+	for {
+		s, err := p.State(ctx, name)
+		if err == nil && s.Installed {
+			return nil
+		}
+		select {
+		case <-bell:
+		case <-net.C:
+		case <-ctx.Done():
+			return fmt.Errorf("%s: %w", waitingFor(s, err), context.Cause(ctx))
+		}
+	}
+}
+
+// waitingFor says what a port that is not installed lacks.
+func waitingFor(s PortState, err error) string {
+	switch {
+	case err != nil:
+		return err.Error()
+	case !s.Exists:
+		return "the OVS port is gone"
+	case s.Error != "":
+		return "ovs-vswitchd cannot open the device: " + s.Error
+	case s.OFPort <= 0:
+		return "ovs-vswitchd has not added the port to the bridge"
+	}
+	return "ovn-controller has not installed the port's flows (no ovn-installed in external_ids)"
+}
+
+func (p *OVSPorts) listen(name string, bell chan struct{}) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.bells[name] == nil {
+		p.bells[name] = make(map[chan struct{}]bool)
+	}
+	p.bells[name][bell] = true
+}
+
+func (p *OVSPorts) leave(name string, bell chan struct{}) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if delete(p.bells[name], bell); len(p.bells[name]) == 0 {
+		delete(p.bells, name)
+	}
+}
+
+// ring wakes whoever waits for this interface; the waiter reads the row itself.
+func (p *OVSPorts) ring(m model.Model) {
+	i, ok := m.(*vswitch.Interface)
+	if !ok {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for bell := range p.bells[i.Name] {
+		select {
+		case bell <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func owner(p Port) string { return ownerPrefix + p.Pod.UID + "/" + p.IfName }
+
+func externalIDs(p Port) map[string]string {
+	addresses := make([]string, len(p.Addresses))
+	for i, a := range p.Addresses {
+		addresses[i] = a.String()
+	}
+	m := map[string]string{
+		keyIfaceID: p.Pod.LogicalPort(), keyIfaceVer: p.Pod.UID, keyMAC: p.MAC,
+		keyAddresses: strings.Join(addresses, " "), keyPodIfName: p.IfName,
+		keyNetwork: defaultNetwork, keyNAD: defaultNetwork,
+		keyOwner: owner(p), keyGeneration: strconv.Itoa(p.Generation),
+	}
+	if p.Sandbox != "" {
+		m[keySandbox] = p.Sandbox
+	}
+	return m
+}
+
+// portOf reads a record; parts that cannot be read stay zero, and Recover sees that.
+func portOf(i *vswitch.Interface) Port {
+	ids := i.ExternalIDs
+	p := Port{Name: i.Name, IfName: ids[keyPodIfName], Sandbox: ids[keySandbox], MAC: ids[keyMAC]}
+	p.Pod.Namespace, p.Pod.Name, _ = splitLogicalPort(ids[keyIfaceID])
+	p.Pod.UID = ids[keyIfaceVer]
+	p.Generation, _ = strconv.Atoi(ids[keyGeneration])
+	for _, s := range strings.Fields(ids[keyAddresses]) {
+		if a, err := netip.ParsePrefix(s); err == nil {
+			p.Addresses = append(p.Addresses, a)
+		}
+	}
+	return p
+}

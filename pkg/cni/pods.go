@@ -1,0 +1,103 @@
+package cni
+
+import (
+	"context"
+	"fmt"
+	"sync"
+)
+
+// Pod is what is known of a pod that is bound to this node.
+type Pod struct {
+	Namespace string
+	Name      string
+	UID       string
+	// Mirror is the annotation kubernetes.io/config.mirror of a static pod's mirror:
+	// the kubelet's hash, which the runtime passes as K8S_POD_UID. "" for others.
+	Mirror string
+}
+
+// String is namespace/name.
+func (p Pod) String() string { return p.Namespace + "/" + p.Name }
+
+// Matches reports whether a K8S_POD_UID means this pod; an empty one means any.
+func (p Pod) Matches(uid string) bool {
+	return uid == "" || uid == p.UID || p.Mirror != "" && uid == p.Mirror
+}
+
+// Pods finds pods. PodStore implements it.
+type Pods interface {
+	// Wait returns the pod of that name once it is known under that UID (decision
+	// 28). Its error says what is known instead, and wraps the context's cause.
+	Wait(ctx context.Context, namespace, name, uid string) (Pod, error)
+}
+
+// PodStore holds the pods of this node as the informer delivers them.
+type PodStore struct {
+	mu      sync.Mutex // guards pods and waiting
+	pods    map[string]Pod
+	waiting map[string]chan struct{} // by namespace/name; closed by the next Set
+}
+
+// NewPodStore makes an empty store.
+func NewPodStore() *PodStore {
+	return &PodStore{pods: make(map[string]Pod), waiting: make(map[string]chan struct{})}
+}
+
+// Set adds or replaces a pod.
+func (s *PodStore) Set(p Pod) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pods[p.String()] = p
+	if bell, ok := s.waiting[p.String()]; ok {
+		close(bell)
+		delete(s.waiting, p.String())
+	}
+}
+
+// Delete removes a pod; it does nothing when the name now belongs to another UID.
+func (s *PodStore) Delete(namespace, name, uid string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	key := namespace + "/" + name
+	if p, ok := s.pods[key]; ok && p.UID == uid {
+		delete(s.pods, key)
+	}
+}
+
+// List returns the pods in no order.
+func (s *PodStore) List() []Pod {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]Pod, 0, len(s.pods))
+	for _, p := range s.pods {
+		out = append(out, p)
+	}
+	return out
+}
+
+// Wait implements Pods.
+func (s *PodStore) Wait(ctx context.Context, namespace, name, uid string) (Pod, error) {
+	key := namespace + "/" + name
+	for {
+		s.mu.Lock()
+		p, ok := s.pods[key]
+		if ok && p.Matches(uid) {
+			s.mu.Unlock()
+			return p, nil
+		}
+		bell := s.waiting[key]
+		if bell == nil {
+			bell = make(chan struct{})
+			s.waiting[key] = bell
+		}
+		s.mu.Unlock()
+		select {
+		case <-bell:
+		case <-ctx.Done():
+			if ok {
+				return Pod{}, fmt.Errorf("the runtime asks for UID %s, the API server's watch knows UID %s: %w", uid, p.UID, context.Cause(ctx))
+			}
+			return Pod{}, fmt.Errorf("the API server's watch has not delivered it: %w", context.Cause(ctx))
+		}
+	}
+}

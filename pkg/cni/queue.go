@@ -1,0 +1,129 @@
+package cni
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// Retries of a failed Prepare or Forget begin with the first and double up to the
+// last.
+const (
+	firstRetry = time.Second
+	lastRetry  = time.Minute
+)
+
+// queue holds, for each pod, what is to be done with it. What is asked last
+// counts: a pod that goes before it was prepared is not prepared.
+type queue struct {
+	mu      sync.Mutex // guards the rest
+	work    map[string]job
+	order   []string
+	arrived chan struct{} // holds a token while order may not be empty
+}
+
+type job struct {
+	pod   Pod
+	gone  bool
+	pause time.Duration // before the next attempt, should this one fail
+}
+
+func newQueue() *queue {
+	return &queue{work: make(map[string]job), arrived: make(chan struct{}, 1)}
+}
+
+func (q *queue) put(j job) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if _, waiting := q.work[j.pod.UID]; !waiting {
+		q.order = append(q.order, j.pod.UID)
+	}
+	q.work[j.pod.UID] = j
+	q.ring()
+}
+
+// again puts a failed job back, unless something newer is asked for that pod.
+func (q *queue) again(j job) {
+	q.mu.Lock()
+	_, newer := q.work[j.pod.UID]
+	q.mu.Unlock()
+	if !newer {
+		q.put(j)
+	}
+}
+
+func (q *queue) ring() {
+	select {
+	case q.arrived <- struct{}{}:
+	default:
+	}
+}
+
+func (q *queue) take() (job, bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.order) == 0 {
+		return job{}, false
+	}
+	uid := q.order[0]
+	q.order = q.order[1:]
+	j := q.work[uid]
+	delete(q.work, uid)
+	if len(q.order) > 0 {
+		q.ring() // for the next worker
+	}
+	return j, true
+}
+
+// Bound says that a pod is bound to this node: its port is prepared soon. It does
+// not block, and may be called again for the same pod.
+func (a *Agent) Bound(p Pod) { a.preparing.put(job{pod: p, pause: firstRetry}) }
+
+// Gone says that a pod has been deleted or has completed: see Forget. It does not
+// block.
+func (a *Agent) Gone(p Pod) { a.preparing.put(job{pod: p, gone: true, pause: firstRetry}) }
+
+// Run prepares and forgets what Bound and Gone have said, until the context ends.
+func (a *Agent) Run(ctx context.Context) {
+	var workers sync.WaitGroup
+	for range a.config.Workers {
+		workers.Go(func() { a.work(ctx) })
+	}
+	workers.Wait()
+}
+
+func (a *Agent) work(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-a.preparing.arrived:
+		}
+		for ctx.Err() == nil {
+			j, ok := a.preparing.take()
+			if !ok {
+				break
+			}
+			a.do(ctx, j)
+		}
+	}
+}
+
+func (a *Agent) do(ctx context.Context, j job) {
+	call, cancel := context.WithTimeoutCause(ctx, a.config.Timeout, errTimeout)
+	defer cancel()
+	var err error
+	if j.gone {
+		err = a.Forget(call, j.pod.UID)
+	} else {
+		err = a.Prepare(call, j.pod)
+	}
+	if err == nil || ctx.Err() != nil {
+		return
+	}
+	a.log.Warn("a pod's port could not be prepared or removed, trying again", "pod", j.pod.String(), "gone", j.gone,
+		"after", j.pause, "err", err)
+	next := j
+	next.pause = min(2*j.pause, lastRetry)
+	time.AfterFunc(j.pause, func() { a.preparing.again(next) })
+}

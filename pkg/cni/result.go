@@ -1,0 +1,85 @@
+package cni
+
+import (
+	"encoding/json"
+	"net/netip"
+)
+
+// Result is what a successful ADD says; it is rendered in the version asked for.
+type Result struct {
+	Host      ResultInterface // the node's end
+	Pod       ResultInterface
+	Addresses []netip.Prefix
+	Gateways  []netip.Addr
+}
+
+// ResultInterface is one end of the pair.
+type ResultInterface struct {
+	Name    string `json:"name"`
+	MAC     string `json:"mac,omitempty"`
+	MTU     int    `json:"mtu,omitempty"` // from CNI 1.1.0 on
+	Sandbox string `json:"sandbox,omitempty"`
+}
+
+type resultIP struct {
+	Version   string       `json:"version,omitempty"` // "4" or "6", up to CNI 0.4.0
+	Address   netip.Prefix `json:"address"`
+	Gateway   *netip.Addr  `json:"gateway,omitempty"`
+	Interface int          `json:"interface"`
+}
+
+type resultRoute struct {
+	Dst netip.Prefix `json:"dst"`
+	GW  netip.Addr   `json:"gw"`
+}
+
+// podInterface is the index of the pod's end in the list of interfaces.
+const podInterface = 1
+
+// Encode renders the result as JSON of a CNI version (specification, section 5).
+func (r *Result) Encode(version string) ([]byte, error) {
+	out := struct {
+		CNIVersion string            `json:"cniVersion"`
+		Interfaces []ResultInterface `json:"interfaces"`
+		IPs        []resultIP        `json:"ips"`
+		Routes     []resultRoute     `json:"routes,omitempty"`
+		DNS        struct{}          `json:"dns"`
+	}{CNIVersion: version, Interfaces: []ResultInterface{r.Host, r.Pod}}
+	if version != "1.1.0" {
+		out.Interfaces[0].MTU, out.Interfaces[1].MTU = 0, 0
+	}
+	for _, a := range r.Addresses {
+		ip := resultIP{Address: a, Interface: podInterface}
+		if version == "0.4.0" {
+			ip.Version = "6"
+			if a.Addr().Is4() {
+				ip.Version = "4"
+			}
+		}
+		if gw, ok := gatewayOf(a, r.Gateways); ok {
+			ip.Gateway = &gw
+		}
+		out.IPs = append(out.IPs, ip)
+	}
+	for _, gw := range r.Gateways {
+		out.Routes = append(out.Routes, resultRoute{Dst: defaultRoute(gw), GW: gw})
+	}
+	return json.Marshal(out)
+}
+
+func gatewayOf(a netip.Prefix, gateways []netip.Addr) (netip.Addr, bool) {
+	for _, gw := range gateways {
+		if gw.Is4() == a.Addr().Is4() {
+			return gw, true
+		}
+	}
+	return netip.Addr{}, false
+}
+
+// defaultRoute is the destination of everything in gw's family.
+func defaultRoute(gw netip.Addr) netip.Prefix {
+	if gw.Is4() {
+		return netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+	}
+	return netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+}

@@ -1,0 +1,141 @@
+package cni
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/portolan-cni/portolan/pkg/alloc"
+	"github.com/portolan-cni/portolan/pkg/cni/wire"
+)
+
+// The stages of calls, in the order of an ADD and then of a DEL. They are label
+// values of a metric and part of error messages: renaming one is a change that
+// users see.
+const (
+	StageWaitTurn    = "wait-turn"
+	StageFindPod     = "find-pod"
+	StageAllocate    = "allocate"
+	StageCreateVeth  = "create-veth"
+	StageConceal     = "conceal"
+	StageCreatePort  = "create-port"
+	StageVerify      = "verify"
+	StageClaim       = "claim-port"
+	StageInstalled   = "wait-installed"
+	StageMove        = "move-peer"
+	StageConfigure   = "configure"
+	StageAnnounce    = "announce"
+	StageAnswer      = "answer"
+	StageRemoveVeth  = "remove-veth"
+	StageRemovePort  = "remove-port"
+	StageReveal      = "reveal"
+	StageFreeAddress = "free-address"
+)
+
+// advice says, for a stage that failed, what to look at. %[1]s is the OVS port.
+func advice(stage, port string) string {
+	if port == "" {
+		port = "<none yet>"
+	}
+	switch stage {
+	case StageWaitTurn:
+		return "look for an earlier call of this sandbox in portolan-node's log"
+	case StageFindPod:
+		return "look at portolan-node's connection to the API server (its log), and at the pod: kubectl get pod -o wide"
+	case StageAllocate:
+		return "look at the node's annotation k8s.ovn.org/node-subnets and at kubelet's maxPods"
+	case StageCreatePort, StageClaim, StageRemovePort:
+		return "look at ovsdb-server in the ovs-node pod: ovs-vsctl show"
+	case StageInstalled:
+		return "look at ovs-vsctl list Interface " + port + ", at ovn-controller's log, and at portolan status on this node"
+	case StageConceal, StageReveal:
+		return "look at nft list table netdev " + concealTable
+	case StageMove, StageConfigure, StageAnnounce, StageVerify:
+		return "look at ip -d link show " + port + " on the node, and at ip addr in the sandbox"
+	}
+	return "look at portolan-node's log and at ip -d link show " + port
+}
+
+// trace follows one call through its stages.
+type trace struct {
+	agent   *Agent
+	command string
+	subject string // the pod or the sandbox, for people
+	port    string // the OVS port, once known
+	began   time.Time
+	stage   string
+	entered time.Time
+}
+
+func (a *Agent) trace(command, subject string) *trace {
+	now := time.Now()
+	return &trace{agent: a, command: command, subject: subject, began: now, entered: now}
+}
+
+// enter ends the stage before and begins one, unless the call is over.
+func (t *trace) enter(ctx context.Context, stage string) error {
+	t.observe()
+	t.stage, t.entered = stage, time.Now()
+	if hook := t.agent.config.AtStage; hook != nil {
+		hook(t.command, stage)
+	}
+	return context.Cause(ctx)
+}
+
+func (t *trace) observe() {
+	if t.stage != "" && t.agent.config.Observe != nil {
+		t.agent.config.Observe(t.command, t.stage, time.Since(t.entered))
+	}
+}
+
+// done ends the last stage.
+func (t *trace) done() {
+	t.observe()
+	t.stage = ""
+}
+
+// fail words an error for the runtime: which stage, which pod, after how long,
+// what to look at.
+func (t *trace) fail(err error) *wire.Error {
+	e := &wire.Error{
+		Code: codeOf(err),
+		Msg: fmt.Sprintf("%s of %s failed in stage %s after %s (in this stage %s): %v", t.command, t.subject, t.stage,
+			round(time.Since(t.began)), round(time.Since(t.entered)), err),
+		Details: advice(t.stage, t.port),
+	}
+	return e
+}
+
+func codeOf(err error) uint {
+	var coded *wire.Error
+	var full *alloc.ExhaustedError
+	switch {
+	case errors.As(err, &coded):
+		return coded.Code
+	case errors.As(err, &full):
+		return wire.CodeNoAddressLeft
+	case errors.Is(err, errNetns):
+		return wire.CodeNetns
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled), errors.Is(err, errTimeout),
+		errors.Is(err, errCallerGone), errors.Is(err, errNotRecovered):
+		return wire.CodeTryAgain
+	}
+	return wire.CodeFailed
+}
+
+// The reasons for which a call ends early.
+var (
+	errTimeout      = errors.New("the call's time is up")
+	errCallerGone   = errors.New("the caller has gone away")
+	errNotRecovered = errors.New("portolan-node is still starting")
+	errNetns        = fmt.Errorf("the sandbox's network namespace cannot be opened: %w", fs.ErrNotExist)
+)
+
+func round(d time.Duration) time.Duration {
+	if d > time.Second {
+		return d.Round(10 * time.Millisecond)
+	}
+	return d.Round(100 * time.Microsecond)
+}
