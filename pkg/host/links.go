@@ -1,0 +1,162 @@
+package host
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// setLinks finds the declared links and gives them MAC, MTU and state.
+func (p *pass) setLinks() error {
+	var errs []error
+	for _, want := range p.cfg.Links {
+		l, err := p.nl.LinkByName(want.Name)
+		if errors.As(err, &netlink.LinkNotFoundError{}) {
+			p.report.Missing = append(p.report.Missing, want.Name)
+			continue
+		}
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		p.links[want.Name] = l
+		errs = append(errs, p.setLink(l, want))
+	}
+	return errors.Join(errs...)
+}
+
+func (p *pass) setLink(l netlink.Link, want Link) error {
+	var errs []error
+	have := l.Attrs()
+	if want.MAC != "" && have.HardwareAddr.String() != want.MAC {
+		mac, err := net.ParseMAC(want.MAC)
+		if err == nil {
+			err = p.changed(p.nl.LinkSetHardwareAddr(l, mac), "link %s: set MAC %s", want.Name, want.MAC)
+		}
+		errs = append(errs, err)
+	}
+	if want.MTU != 0 && have.MTU != want.MTU {
+		errs = append(errs, p.changed(p.nl.LinkSetMTU(l, want.MTU), "link %s: set MTU %d", want.Name, want.MTU))
+	}
+	if have.Flags&net.FlagUp == 0 {
+		errs = append(errs, p.changed(p.nl.LinkSetUp(l), "link %s: set up", want.Name))
+	}
+	return errors.Join(errs...)
+}
+
+// setAddresses adds what is declared, takes declared addresses off other
+// declared links, and takes back what an earlier Set added.
+func (p *pass) setAddresses() error {
+	have := map[string][]netip.Prefix{}
+	for name, l := range p.links {
+		as, err := p.addresses(l)
+		if err != nil {
+			return err
+		}
+		have[name] = as
+	}
+	for _, l := range p.cfg.Links {
+		for _, a := range l.Addresses {
+			if p.links[l.Name] != nil && !slices.Contains(have[l.Name], a) {
+				p.record.now.claim(ownedAddress{l.Name, a})
+			}
+		}
+	}
+	if err := p.record.save(); err != nil {
+		return err
+	}
+	var errs []error
+	for _, l := range p.cfg.Links {
+		if p.links[l.Name] != nil {
+			errs = append(errs, p.setLinkAddresses(l, have))
+		}
+	}
+	return errors.Join(append(errs, p.sweepAddresses())...)
+}
+
+// setLinkAddresses moves one link's addresses to it, one after the other, so
+// that the host always has each of them somewhere and sockets stay bound.
+func (p *pass) setLinkAddresses(want Link, have map[string][]netip.Prefix) error {
+	var errs []error
+	for _, a := range want.Addresses {
+		if !slices.Contains(have[want.Name], a) {
+			err := p.changed(p.nl.AddrAdd(p.links[want.Name], newAddr(a)), "link %s: add %s", want.Name, a)
+			if errs = append(errs, err); err != nil {
+				continue
+			}
+		}
+		for other, as := range have {
+			for _, b := range as {
+				if other != want.Name && a.Addr() == b.Addr() {
+					errs = append(errs, p.changed(p.nl.AddrDel(p.links[other], newAddr(b)), "link %s: remove %s", other, b))
+				}
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// sweepAddresses removes recorded addresses that are not declared any more.
+func (p *pass) sweepAddresses() error {
+	var errs []error
+	for _, o := range slices.Clone(p.record.now.Addresses) {
+		if l, ok := p.cfg.link(o.Link); ok && slices.Contains(l.Addresses, o.Prefix) {
+			continue
+		}
+		if l, err := p.nl.LinkByName(o.Link); err == nil {
+			err := p.nl.AddrDel(l, newAddr(o.Prefix))
+			switch {
+			case errors.Is(err, unix.EADDRNOTAVAIL): // gone already
+			default:
+				if err := p.changed(err, "link %s: remove %s", o.Link, o.Prefix); err != nil {
+					errs = append(errs, err)
+					continue
+				}
+			}
+		}
+		p.record.now.release(o)
+	}
+	return errors.Join(errs...)
+}
+
+// addresses lists a link's addresses without link-local ones.
+func (k *Kernel) addresses(l netlink.Link) ([]netip.Prefix, error) {
+	as, err := k.nl.AddrList(l, netlink.FAMILY_ALL)
+	if err != nil {
+		return nil, err
+	}
+	var ps []netip.Prefix
+	for _, a := range as {
+		if p, ok := prefixOf(a.IPNet); ok && !p.Addr().IsLinkLocalUnicast() {
+			ps = append(ps, p)
+		}
+	}
+	return ps, nil
+}
+
+// newAddr skips duplicate address detection: the address is this host's already,
+// or this host chose it, and a tentative address answers nobody for a second.
+func newAddr(p netip.Prefix) *netlink.Addr {
+	a := &netlink.Addr{IPNet: ipNet(p)}
+	if p.Addr().Is6() {
+		a.Flags = unix.IFA_F_NODAD
+	}
+	return a
+}
+
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
+
+func prefixOf(n *net.IPNet) (netip.Prefix, bool) {
+	if n == nil {
+		return netip.Prefix{}, false
+	}
+	a, ok := netip.AddrFromSlice(n.IP)
+	ones, _ := n.Mask.Size()
+	return netip.PrefixFrom(a.Unmap(), ones), ok
+}

@@ -1,0 +1,161 @@
+package host
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/portolan-cni/portolan/pkg/intent"
+	"github.com/portolan-cni/portolan/pkg/rows"
+)
+
+// reread is how often the OVS database's copy is looked at without a notice,
+// which can get lost.
+const reread = time.Second
+
+// Node is what a Runner keeps.
+type Node struct {
+	Name       string
+	Gateway    Gateway
+	Management Management
+	Datapath   intent.Datapath
+}
+
+// Runner is the node's host side at work: it moves the node's addresses once
+// vswitchd has the NIC, keeps them, and loads the gateway bridge's flows as its
+// ports come.
+type Runner struct {
+	kernel *Kernel
+	ovs    *OVS
+	Keeper *Keeper
+	Loader *FlowLoader
+	log    *slog.Logger
+	node   *latest[Node]
+
+	// Of watch's goroutine alone.
+	attached bool
+	config   Config
+	flows    GatewayFlows
+	nicError string
+
+	mu       sync.Mutex     // guards problems
+	problems []rows.Problem // of the last look
+}
+
+// NewRunner makes a runner. bridge is the gateway's, ours or not; runDir is where
+// vswitchd has its sockets (/run/openvswitch).
+func NewRunner(k *Kernel, ovs *OVS, bridge, runDir string, log *slog.Logger) *Runner {
+	return &Runner{kernel: k, ovs: ovs, Keeper: NewKeeper(k, log), Loader: NewFlowLoader(bridge, runDir, log), log: log, node: newLatest[Node]()}
+}
+
+// Declare gives what to keep; it returns at once. What was found about a gateway
+// that is ours must have been saved before (SaveGateway).
+func (r *Runner) Declare(n Node) { r.node.put(n) }
+
+// Problems tells what keeps the host from being as declared.
+func (r *Runner) Problems() []rows.Problem {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.problems
+}
+
+// Run keeps the node until ctx ends. Nothing is undone then: the datapath goes on.
+func (r *Runner) Run(ctx context.Context) {
+	var wg sync.WaitGroup
+	wg.Go(func() { r.Keeper.Run(ctx) })
+	wg.Go(func() { r.Loader.Run(ctx) })
+	r.watch(ctx)
+	wg.Wait()
+}
+
+func (r *Runner) watch(ctx context.Context) {
+	tick := time.NewTicker(reread)
+	defer tick.Stop()
+	fresh := true
+	for {
+		if n, ok := r.node.get(); ok {
+			r.look(ctx, n, fresh)
+		}
+		fresh = false
+		select {
+		case <-ctx.Done():
+			return
+		case <-r.node.changed():
+			fresh = true
+		case <-r.ovs.Changed():
+		case <-tick.C:
+		}
+	}
+}
+
+// look compares the bridge with what was declared last and declares what follows.
+func (r *Runner) look(ctx context.Context, n Node, fresh bool) {
+	b, found, err := r.ovs.Bridge(ctx, n.Gateway.Bridge)
+	if err != nil {
+		r.log.Error("OVS database not read", "error", err)
+		return
+	}
+	nic := b.Ports[n.Gateway.NIC]
+	r.note(n, nic)
+	// The NIC's addresses go only when vswitchd has it, or the node is cut off;
+	// once gone they stay, whatever the bridge goes through.
+	was := r.attached
+	r.attached = was || n.Gateway.Foreign != "" || nic.Number > 0 || n.Gateway.Resumed && found
+	if n.Gateway.Resumed && !found && !was && fresh {
+		r.giveBack(n.Gateway)
+	}
+	if r.attached && (fresh || !was) {
+		r.Keeper.Declare(Declare(n.Gateway, n.Management, n.Datapath))
+	}
+	if nic.Number > 0 {
+		r.declareFlows(n, nic.Number, b.Ports[PatchPort(n.Gateway.Bridge, n.Name)].Number)
+	}
+}
+
+// giveBack undoes a takeover whose bridge has gone from the OVS database: the
+// node must reach the API server before the bridge can be made again.
+func (r *Runner) giveBack(g Gateway) {
+	if err := r.kernel.restore(g); err != nil {
+		r.log.Error("NIC not restored", "nic", g.NIC, "error", err)
+	}
+}
+
+func (r *Runner) declareFlows(n Node, nic, ovn int) {
+	f := GatewayFlows{NIC: nic, OVN: ovn, MAC: n.Gateway.MAC, Zone: GatewayZone}
+	for _, a := range n.Gateway.Addresses {
+		f.Addresses = append(f.Addresses, a.Addr())
+	}
+	if !f.equal(r.flows) {
+		r.flows = f
+		r.Loader.Declare(f.Text())
+	}
+}
+
+// note keeps what vswitchd says of the NIC as a problem.
+func (r *Runner) note(n Node, nic BridgePort) {
+	var ps []rows.Problem
+	if nic.Error != "" {
+		ps = []rows.Problem{{Object: "Node/" + n.Name, Field: "gateway", Severity: rows.Error,
+			Message: fmt.Sprintf("ovs-vswitchd cannot open NIC %s: %s; the NIC keeps the node's addresses", n.Gateway.NIC, nic.Error)}}
+	}
+	if nic.Error != r.nicError && nic.Error != "" {
+		r.log.Error("NIC not in the bridge", "nic", n.Gateway.NIC, "bridge", n.Gateway.Bridge, "error", nic.Error)
+	}
+	r.nicError = nic.Error
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.problems = ps
+}
+
+// PatchPort is the name that ovn-controller gives the gateway bridge's end of its
+// patch to br-int, after the localnet port BRIDGE_NODE.
+func PatchPort(bridge, node string) string {
+	return "patch-" + bridge + "_" + node + "-to-" + intent.IntegrationBridge
+}
+
+func (f GatewayFlows) equal(g GatewayFlows) bool {
+	return f.NIC == g.NIC && f.OVN == g.OVN && f.MAC == g.MAC && f.Zone == g.Zone && slices.Equal(f.Addresses, g.Addresses)
+}
