@@ -136,6 +136,7 @@ type Pod struct {
 	Namespace   string
 	Name        string
 	UID         string
+	Mirror      string // of a static pod's mirror: the UID that the kubelet gives the runtime; "" for others
 	Node        string
 	Labels      map[string]string
 	Attachments []Attachment // sorted by Network
@@ -152,7 +153,7 @@ func (p *Pod) Buckets() []Bucket {
 // Equal compares every field.
 func (p *Pod) Equal(o Object) bool {
 	q := o.(*Pod)
-	return p.Namespace == q.Namespace && p.Name == q.Name && p.UID == q.UID && p.Node == q.Node &&
+	return p.Namespace == q.Namespace && p.Name == q.Name && p.UID == q.UID && p.Mirror == q.Mirror && p.Node == q.Node &&
 		maps.Equal(p.Labels, q.Labels) && slices.EqualFunc(p.Attachments, q.Attachments, Attachment.Equal)
 }
 

@@ -101,7 +101,7 @@ func ParsePod(pod *corev1.Pod) (*intent.Pod, []rows.Problem) {
 	}
 	out := &intent.Pod{
 		Namespace: pod.Namespace, Name: pod.Name, UID: string(pod.UID),
-		Node: pod.Spec.NodeName, Labels: maps.Clone(pod.Labels),
+		Node: pod.Spec.NodeName, Labels: maps.Clone(pod.Labels), Mirror: pod.Annotations[corev1.MirrorPodAnnotationKey],
 	}
 	p := &problems{key: out.Key()}
 	out.Attachments, _ = read(p, pod.Annotations, AnnotationPodNetworks, ParsePodNetworks)

@@ -35,7 +35,7 @@ func trimMeta(m metav1.ObjectMeta) metav1.ObjectMeta {
 		Labels: m.Labels, CreationTimestamp: m.CreationTimestamp,
 	}
 	for k, v := range m.Annotations {
-		if !strings.HasPrefix(k, "k8s.ovn.org/") {
+		if !strings.HasPrefix(k, "k8s.ovn.org/") && k != corev1.MirrorPodAnnotationKey {
 			continue
 		}
 		if out.Annotations == nil {
