@@ -97,10 +97,12 @@ func (s *Server) Transact(database string, operations ...string) string {
 	return Run(s.t, "ovsdb-client", "transact", s.Endpoint, request)
 }
 
-// Dump prints one table, sorted, by ovsdb-client.
+// Dump prints the columns of one table by ovsdb-client: a line of CSV a row.
 func (s *Server) Dump(database, table string, columns ...string) string {
 	s.t.Helper()
-	return Run(s.t, "ovsdb-client", append([]string{"dump", "--format=csv", "--no-headings", s.Endpoint, database, table}, columns...)...)
+	out := Run(s.t, "ovsdb-client", append([]string{"dump", "--format=csv", "--no-headings", s.Endpoint, database, table}, columns...)...)
+	_, rows, _ := strings.Cut(out, "\n") // the first line says which table
+	return rows
 }
 
 func (s *Server) file() string { return filepath.Join(s.Dir, "db") }
