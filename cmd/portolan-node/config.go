@@ -1,0 +1,67 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/pflag"
+
+	"github.com/portolan-cni/portolan/pkg/intent/kube"
+)
+
+// Config is all that the agent is told.
+type Config struct {
+	Node       string // the Node object's name
+	File       string // the Cluster file (ConfigMap portolan-config)
+	IntentDir  string // YAML files instead of an API server; "": the API server
+	Kube       kube.ClientConfig
+	OVS        string // Open_vSwitch endpoint
+	NB, SB     string // the zone's databases
+	StateDir   string // what must survive a reboot
+	Socket     string // CNI requests
+	CNIBinary  string // our plugin, copied to CNIBinDir
+	CNIBinDir  string
+	CNIConfDir string
+	Health     string // listen address of /healthz, /readyz, /metrics
+}
+
+func defaults() *Config {
+	return &Config{
+		File: "/etc/portolan/cluster.yaml",
+		Kube: kube.ClientConfig{TokenFile: kube.DefaultTokenFile, CAFile: kube.DefaultCAFile, UserAgent: "portolan-node"},
+		OVS:  "unix:/run/openvswitch/db.sock", NB: "unix:/run/ovn/ovnnb_db.sock", SB: "unix:/run/ovn/ovnsb_db.sock",
+		StateDir: "/var/lib/portolan", Socket: "/run/portolan/cni.sock",
+		CNIBinary: "/usr/bin/portolan-cni", CNIBinDir: "/opt/cni/bin", CNIConfDir: "/etc/cni/net.d",
+		Health: "127.0.0.1:9410",
+	}
+}
+
+func (c *Config) addFlags(f *pflag.FlagSet) {
+	f.StringVar(&c.Node, "node-name", c.Node, "`name` of this node's Node object")
+	f.StringVar(&c.File, "config", c.File, "Cluster `file`")
+	f.StringVar(&c.IntentDir, "intent-dir", c.IntentDir, "`directory` of YAML files to take intent from, instead of an API server")
+	f.StringVar(&c.OVS, "ovs-db", c.OVS, "Open_vSwitch database `endpoint`")
+	f.StringVar(&c.NB, "nb-db", c.NB, "northbound database `endpoint`")
+	f.StringVar(&c.SB, "sb-db", c.SB, "southbound database `endpoint`")
+	f.StringVar(&c.StateDir, "state-dir", c.StateDir, "`directory` that survives a reboot")
+	f.StringVar(&c.Socket, "cni-socket", c.Socket, "unix `socket` of CNI requests")
+	f.StringVar(&c.CNIBinary, "cni-binary", c.CNIBinary, "the plugin `file` to install")
+	f.StringVar(&c.CNIBinDir, "cni-bin-dir", c.CNIBinDir, "`directory` of the runtime's plugins")
+	f.StringVar(&c.CNIConfDir, "cni-conf-dir", c.CNIConfDir, "`directory` of the runtime's network configuration")
+	f.StringVar(&c.Health, "health-bind", c.Health, "`address` of /healthz, /readyz and /metrics; empty: none")
+	c.Kube.AddFlags(f)
+}
+
+// Validate refuses what cannot work, before anything is changed.
+func (c *Config) Validate() error {
+	var errs []error
+	if c.Node == "" {
+		errs = append(errs, errors.New("--node-name is missing: it must be the name of this machine's Node object"))
+	}
+	for flag, v := range map[string]string{"--config": c.File, "--ovs-db": c.OVS, "--nb-db": c.NB, "--sb-db": c.SB, "--state-dir": c.StateDir, "--cni-socket": c.Socket} {
+		if v == "" {
+			errs = append(errs, fmt.Errorf("%s is empty", flag))
+		}
+	}
+	return errors.Join(errs...)
+}
