@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/portolan-cni/portolan/pkg/alloc"
 	"github.com/portolan-cni/portolan/pkg/intent"
 )
 
@@ -27,15 +28,12 @@ const (
 	AnnotationPodNetworks = "k8s.ovn.org/pod-networks"
 )
 
-// MaxNodeID is the highest node id: join and transit addresses are derived from
-// it by arithmetic in networks of that size.
-const MaxNodeID = 5000
-
-// ParseNodeID parses k8s.ovn.org/node-id: a decimal number from 1 to MaxNodeID.
+// ParseNodeID parses k8s.ovn.org/node-id: a decimal number from alloc.FirstNodeID
+// to alloc.LastNodeID.
 func ParseNodeID(s string) (int, error) {
 	id, err := strconv.Atoi(s)
-	if err != nil || id < 1 || id > MaxNodeID || strconv.Itoa(id) != s {
-		return 0, fmt.Errorf("node id %q is not a number from 1 to %d", s, MaxNodeID)
+	if err != nil || id < alloc.FirstNodeID || id > alloc.LastNodeID || strconv.Itoa(id) != s {
+		return 0, fmt.Errorf("node id %q is not a number from %d to %d", s, alloc.FirstNodeID, alloc.LastNodeID)
 	}
 	return id, nil
 }

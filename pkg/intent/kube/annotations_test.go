@@ -58,8 +58,8 @@ func check[T any](t *testing.T, parse func(string) (T, error), cases []parsed[T]
 
 func TestParseNodeID(t *testing.T) {
 	check(t, ParseNodeID, []parsed[int]{
-		{in: "1", want: 1}, {in: "5000", want: 5000},
-		{in: "0", err: "not a number from 1"}, {in: "5001", err: "from 1 to 5000"}, {in: "", err: "not a number"},
+		{in: "2", want: 2}, {in: "5000", want: 5000},
+		{in: "1", err: "not a number from 2"}, {in: "5001", err: "from 2 to 5000"}, {in: "", err: "not a number"},
 		{in: "-3", err: "not a number"}, {in: "+3", err: "not a number"}, {in: "03", err: "not a number"}, {in: " 3", err: "not a number"},
 	})
 }

@@ -87,38 +87,34 @@ func (w *Watch) Run(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// informer makes the one informer of a source. It never resyncs: a Sink that
-// loses what it was told is a bug that repetition would hide.
+// informer makes the one informer of a source.
 func (w *Watch) informer(s Source) (cache.Controller, error) {
-	var options func(*metav1.ListOptions)
 	lw := &cache.ListWatch{}
-	var object runtime.Object
-	var handle func(any) (intent.Object, []rows.Problem)
 	core := w.Client.CoreV1()
+	var object runtime.Object
+	var parse parseFunc
 	switch s {
 	case Nodes:
 		object = &corev1.Node{}
-		handle = func(o any) (intent.Object, []rows.Problem) { return ParseNode(o.(*corev1.Node), w.Zoning) }
-		lw.ListWithContextFunc, lw.WatchFuncWithContext = listWatch(core.Nodes().List, core.Nodes().Watch, options)
+		parse = func(o any) (intent.Object, []rows.Problem) { return ParseNode(o.(*corev1.Node), w.Zoning) }
+		lw.ListWithContextFunc, lw.WatchFuncWithContext = listWatch(core.Nodes().List, core.Nodes().Watch, nil)
 	case Namespaces:
 		object = &corev1.Namespace{}
-		handle = func(o any) (intent.Object, []rows.Problem) { return ParseNamespace(o.(*corev1.Namespace)), nil }
-		lw.ListWithContextFunc, lw.WatchFuncWithContext = listWatch(core.Namespaces().List, core.Namespaces().Watch, options)
+		parse = func(o any) (intent.Object, []rows.Problem) { return ParseNamespace(o.(*corev1.Namespace)), nil }
+		lw.ListWithContextFunc, lw.WatchFuncWithContext = listWatch(core.Namespaces().List, core.Namespaces().Watch, nil)
 	case Pods:
-		object = &corev1.Pod{}
-		handle = podObject
-		options = w.podOptions
+		object, parse = &corev1.Pod{}, podObject
 		pods := core.Pods(metav1.NamespaceAll)
-		lw.ListWithContextFunc, lw.WatchFuncWithContext = listWatch(pods.List, pods.Watch, options)
+		lw.ListWithContextFunc, lw.WatchFuncWithContext = listWatch(pods.List, pods.Watch, w.podOptions)
 	default:
 		return nil, fmt.Errorf("unknown source %q", s)
 	}
-	_, c := cache.NewInformerWithOptions(cache.InformerOptions{
-		ListerWatcher: cache.ToListWatcherWithWatchListSemantics(lw, w.Client),
-		ObjectType:    object, Transform: trim, Handler: w.handler(handle),
-	})
+	_, c := newInformer(w.Client, lw, object, w.handler(parse))
 	return c, nil
 }
+
+// parseFunc makes the intent of one of a source's objects; nil if it has none.
+type parseFunc func(any) (intent.Object, []rows.Problem)
 
 // podObject is ParsePod with an untyped nil for a pod without intent.
 func podObject(o any) (intent.Object, []rows.Problem) {
@@ -136,6 +132,25 @@ func (w *Watch) podOptions(o *metav1.ListOptions) {
 		return
 	}
 	o.FieldSelector = fields.OneTermNotEqualSelector("spec.nodeName", "").String()
+}
+
+// NewNodeInformer makes an informer of nodes, trimmed as Watch does, for the
+// allocator, which needs what intent leaves out: versions, ages, and annotations
+// as they are written.
+func NewNodeInformer(client Client, handler cache.ResourceEventHandler) (cache.Store, cache.Controller) {
+	lw := &cache.ListWatch{}
+	nodes := client.CoreV1().Nodes()
+	lw.ListWithContextFunc, lw.WatchFuncWithContext = listWatch(nodes.List, nodes.Watch, nil)
+	return newInformer(client, lw, &corev1.Node{}, handler)
+}
+
+// newInformer never resyncs: a consumer that loses what it was told is a bug that
+// repetition would hide.
+func newInformer(client Client, lw *cache.ListWatch, object runtime.Object, handler cache.ResourceEventHandler) (cache.Store, cache.Controller) {
+	return cache.NewInformerWithOptions(cache.InformerOptions{
+		ListerWatcher: cache.ToListWatcherWithWatchListSemantics(lw, client),
+		ObjectType:    object, Transform: trim, Handler: handler,
+	})
 }
 
 // listWatch adapts a typed client's List and Watch.
@@ -157,7 +172,7 @@ func listWatch[L runtime.Object](
 }
 
 // handler turns one informer's events into calls of the Sink.
-func (w *Watch) handler(parse func(any) (intent.Object, []rows.Problem)) cache.ResourceEventHandler {
+func (w *Watch) handler(parse parseFunc) cache.ResourceEventHandler {
 	put := func(object any) {
 		o, problems := parse(object)
 		w.mu.Lock()

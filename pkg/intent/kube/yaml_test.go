@@ -100,7 +100,7 @@ func TestDecodeCases(t *testing.T) {
 		{"a network without topology", "apiVersion: portolan.io/v1alpha1\nkind: Network\nmetadata: {name: blue}\nspec: {}\n",
 			`error|Network/blue|spec.topology|topology "" is none of "layer3", "layer2" and "localnet"` + "\n"},
 		{"a bad annotation spares the rest", strings.Replace(node, `"2"`, `"two"`, 1),
-			"Node/node1\nerror|Node/node1|metadata.annotations[k8s.ovn.org/node-id]|node id \"two\" is not a number from 1 to 5000; " +
+			"Node/node1\nerror|Node/node1|metadata.annotations[k8s.ovn.org/node-id]|node id \"two\" is not a number from 2 to 5000; " +
 				"it is ignored: remove the annotation and its writer sets it anew, or correct it\n"},
 	}
 	for _, c := range cases {
