@@ -15,9 +15,15 @@ type Config struct {
 	Routes  []Route
 	Rules   []Rule
 	Sysctls []Sysctl
-	// Hidden are NICs whose packets the kernel's own stack must not see, because
-	// vswitchd reads them too (userspace datapath): without this both answer.
-	Hidden []string
+	Hidden  []Hidden
+}
+
+// Hidden is a NIC whose packets the kernel's own stack must not see, because
+// vswitchd reads them too (userspace datapath): without this both answer. It is
+// hidden while Bridge is there to take them; it stays hidden when that goes.
+type Hidden struct {
+	NIC    string
+	Bridge string
 }
 
 // Link is a network device that somebody else makes; it is brought up. While it

@@ -37,9 +37,8 @@ func NewFlowLoader(bridge, runDir string, log *slog.Logger) *FlowLoader {
 
 // Times of the loader.
 const (
-	redialFirst = 20 * time.Millisecond
-	redialMost  = time.Second
-	reloadAfter = time.Second // when ovs-ofctl failed
+	redial      = 20 * time.Millisecond // a unix socket; vswitchd is down for a second
+	reloadAfter = time.Second           // when ovs-ofctl failed
 )
 
 // Declare gives the whole flow table; it returns at once. Until the first call
@@ -48,17 +47,14 @@ func (f *FlowLoader) Declare(text string) { f.declared.put(text) }
 
 // Run loads flows until ctx ends.
 func (f *FlowLoader) Run(ctx context.Context) {
-	wait := redialFirst
 	for ctx.Err() == nil {
 		conn, err := net.Dial("unix", f.socket)
 		if err == nil {
-			wait = redialFirst
 			f.serve(ctx, conn)
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(wait):
-			wait = min(2*wait, redialMost)
+		case <-time.After(redial):
 		}
 	}
 }

@@ -113,7 +113,7 @@ func (c *Config) addGateway(g Gateway, dp intent.Datapath) {
 	}
 	c.Sysctls = append(c.Sysctls, linkSysctls(g.Bridge)...)
 	if userspace {
-		c.Hidden = append(c.Hidden, g.NIC)
+		c.Hidden = append(c.Hidden, Hidden{g.NIC, g.Bridge})
 	}
 }
 

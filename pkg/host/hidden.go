@@ -18,9 +18,12 @@ const nftTable = "portolan"
 // Packet sockets, vswitchd's among them, are served before the ingress hook.
 func (p *pass) setHidden(ctx context.Context) error {
 	var nics []string
-	for _, nic := range p.cfg.Hidden {
-		if _, err := p.nl.LinkByName(nic); err == nil {
-			nics = append(nics, nic)
+	for _, h := range p.cfg.Hidden {
+		if _, err := p.nl.LinkByName(h.NIC); err == nil {
+			nics = append(nics, h.NIC)
+		}
+		if _, err := p.nl.LinkByName(h.Bridge); err != nil {
+			return nil
 		}
 	}
 	nft, err := knftables.New(knftables.NetDevFamily, nftTable)

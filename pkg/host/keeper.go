@@ -28,6 +28,7 @@ type Keeper struct {
 	log      *slog.Logger
 	declared *latest[Config]
 	indexes  map[int]bool // of the declared links, as of the last Set
+	missing  []string     // declared links, as of the last Set
 }
 
 // NewKeeper makes a keeper; Run starts it.
@@ -96,7 +97,7 @@ func (k *Keeper) watch(ctx context.Context) error {
 	full := true
 	for {
 		if soon == nil {
-			if k.apply(ctx, full) == nil {
+			if k.apply(ctx, full || len(k.missing) > 0) == nil {
 				retry, backoff, full = nil, retryFirst, false
 			} else {
 				retry, backoff, full = time.After(backoff), min(2*backoff, retryMost), true
@@ -173,6 +174,10 @@ func (k *Keeper) apply(ctx context.Context, nft bool) error {
 		return nil
 	}
 	report, err := k.kernel.set(ctx, c, nft)
+	k.missing = report.Missing
+	if ctx.Err() != nil {
+		return nil // interrupted; the next run starts from what is there
+	}
 	k.indexes = map[int]bool{}
 	for _, l := range c.Links {
 		if n, err := k.kernel.nl.LinkByName(l.Name); err == nil {

@@ -54,15 +54,17 @@ func (k *Kernel) set(ctx context.Context, cfg Config, nft bool) (Report, error) 
 		return Report{}, err
 	}
 	p := &pass{Kernel: k, cfg: cfg, links: map[string]netlink.Link{}}
-	// Addresses come and go before routes: the kernel drops routes with their
-	// preferred source. NICs are hidden last: by then the bridge has taken over.
-	steps := []func() error{p.setLinks, p.setFeatures, p.setSysctls, p.setAddresses, p.setRoutes, p.setRules}
+	steps := []func() error{p.setLinks, p.setFeatures, p.setSysctls}
+	if nft {
+		// Before the addresses move: what the bridge brings is taken by the kernel
+		// wherever the address is, so nothing is lost and nothing answered twice.
+		steps = append(steps, func() error { return p.setHidden(ctx) })
+	}
+	// Addresses before routes: the kernel drops routes with their preferred source.
+	steps = append(steps, p.setAddresses, p.setRoutes, p.setRules)
 	var errs []error
 	for _, step := range steps {
 		errs = append(errs, step())
-	}
-	if nft {
-		errs = append(errs, p.setHidden(ctx))
 	}
 	errs = append(errs, k.record.save())
 	slices.Sort(p.report.Missing)
