@@ -1,0 +1,450 @@
+package cni_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/portolan-cni/portolan/pkg/alloc"
+	"github.com/portolan-cni/portolan/pkg/cni"
+	"github.com/portolan-cni/portolan/pkg/cni/cnitest"
+	"github.com/portolan-cni/portolan/pkg/cni/wire"
+)
+
+// rig is an agent on fakes.
+type rig struct {
+	*cni.Agent
+	config    cni.Config
+	pods      *cni.PodStore
+	ports     *cnitest.Ports
+	links     *cnitest.Links
+	publisher *cnitest.Publisher
+	pool      *alloc.Pool
+}
+
+func newRig(t *testing.T, change func(*cni.Config)) *rig {
+	t.Helper()
+	pool, err := alloc.NewPool(alloc.PoolConfig{Subnets: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &rig{pods: cni.NewPodStore(), ports: &cnitest.Ports{}, links: &cnitest.Links{}, publisher: &cnitest.Publisher{}, pool: pool}
+	r.config = cni.Config{
+		Pods: r.pods, Ports: r.ports, Links: r.links, Publisher: r.publisher, Pool: pool, MTU: 1400,
+		Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+	}
+	if change != nil {
+		change(&r.config)
+	}
+	r.start(t)
+	return r
+}
+
+// start makes the agent anew, as after a restart.
+func (r *rig) start(t *testing.T, known ...cni.Attachment) {
+	t.Helper()
+	agent, err := cni.New(r.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := agent.Recover(t.Context(), r.pods.List(), known); err != nil {
+		t.Fatal(err)
+	}
+	r.Agent = agent
+}
+
+func web() cni.Pod { return cni.Pod{Namespace: "shop", Name: "web", UID: "uid-web"} }
+
+func call(command, sandbox string) *wire.Call {
+	return &wire.Call{
+		Command: command, ContainerID: sandbox, Netns: "/run/netns/" + sandbox, IfName: "eth0",
+		Args:   "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web;K8S_POD_UID=uid-web",
+		Config: []byte(`{"cniVersion":"1.0.0","name":"portolan","type":"portolan-cni"}`),
+	}
+}
+
+// must serves a call that has to succeed.
+func (r *rig) must(t *testing.T, c *wire.Call) string {
+	t.Helper()
+	reply := r.Handle(t.Context(), c)
+	if reply.Error != nil {
+		t.Fatalf("%s %s: %v", c.Command, c.ContainerID, reply.Error)
+	}
+	return string(reply.Result)
+}
+
+// refused serves a call that has to fail with a code, and to say all of words.
+func (r *rig) refused(t *testing.T, c *wire.Call, code uint, words ...string) {
+	t.Helper()
+	reply := r.Handle(t.Context(), c)
+	if reply.Error == nil {
+		t.Fatalf("%s %s succeeded", c.Command, c.ContainerID)
+	}
+	if reply.Error.Code != code {
+		t.Errorf("code %d, want %d: %v", reply.Error.Code, code, reply.Error)
+	}
+	for _, w := range words {
+		if !strings.Contains(reply.Error.Error(), w) {
+			t.Errorf("%q does not say %q", reply.Error, w)
+		}
+	}
+}
+
+func (r *rig) state(t *testing.T, want string) {
+	t.Helper()
+	ports, _ := r.ports.List(t.Context())
+	var got []string
+	for _, p := range ports {
+		got = append(got, fmt.Sprintf("%s/%s", p.Pod, p.Sandbox))
+	}
+	if s := fmt.Sprintf("ports %v peers %q", got, r.links.At()); s != want {
+		t.Errorf("state: %s, want %s", s, want)
+	}
+}
+
+const nothingLeft = `ports [] peers []`
+
+func TestAddDel(t *testing.T) {
+	r := newRig(t, nil)
+	r.pods.Set(web())
+	got := r.must(t, call(wire.Add, "one"))
+	for _, want := range []string{`"address":"10.244.1.3/24"`, `"gateway":"10.244.1.1"`, `"mac":"0a:58:0a:f4:01:03"`, `"interface":1`,
+		`"dst":"0.0.0.0/0"`, `"cniVersion":"1.0.0"`, `"sandbox":"/run/netns/one"`} {
+		if !strings.Contains(got, want) {
+			t.Errorf("result %s lacks %s", got, want)
+		}
+	}
+	if again := r.must(t, call(wire.Add, "one")); again != got {
+		t.Errorf("the second ADD says %s, the first %s", again, got)
+	}
+	r.state(t, `ports [shop/web/one] peers ["/run/netns/one"]`)
+	r.must(t, call(wire.Check, "one"))
+	r.must(t, call(wire.Del, "one"))
+	r.must(t, call(wire.Del, "one"))
+	r.state(t, nothingLeft)
+	r.refused(t, call(wire.Check, "one"), wire.CodeInconsistent, "no port belongs to this sandbox")
+	if r.pool.Lookup("uid-web") == nil || r.publisher.Held("uid-web").MAC == "" {
+		t.Error("DEL freed the pod's address")
+	}
+	if err := r.Forget(t.Context(), "uid-web"); err != nil {
+		t.Fatal(err)
+	}
+	if r.pool.Lookup("uid-web") != nil || r.publisher.Held("uid-web").MAC != "" {
+		t.Error("the deleted pod keeps its address")
+	}
+}
+
+func TestPrepared(t *testing.T) {
+	r := newRig(t, nil)
+	r.pods.Set(web())
+	for range 2 {
+		if err := r.Prepare(t.Context(), web()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.state(t, `ports [shop/web/] peers [""]`)
+	r.must(t, gcKeeping()) // prepared ports are nobody's leftovers
+	r.must(t, call(wire.Add, "one"))
+	r.state(t, `ports [shop/web/one] peers ["/run/netns/one"]`)
+	r.must(t, call(wire.Del, "one"))
+	// A terminating pod is still bound: nothing is prepared for it again.
+	if err := r.Prepare(t.Context(), web()); err != nil {
+		t.Fatal(err)
+	}
+	r.state(t, nothingLeft)
+}
+
+func TestPreparedPodGoes(t *testing.T) {
+	r := newRig(t, nil)
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	released := make(chan cni.Attachment, 1)
+	r.config.Publisher = publisherFunc(func(a cni.Attachment) { released <- a })
+	r.start(t)
+	go r.Run(ctx)
+	if err := r.Prepare(ctx, web()); err != nil {
+		t.Fatal(err)
+	}
+	r.Gone(web())
+	if a := <-released; a.Pod.UID != "uid-web" || len(a.Addresses) != 1 {
+		t.Errorf("released %+v", a)
+	}
+	r.state(t, nothingLeft)
+}
+
+// publisherFunc passes on what is released.
+type publisherFunc func(cni.Attachment)
+
+func (publisherFunc) Attached(cni.Attachment)     {}
+func (f publisherFunc) Released(a cni.Attachment) { f(a) }
+
+func TestSandboxRecreated(t *testing.T) {
+	r := newRig(t, nil)
+	r.pods.Set(web())
+	first := r.must(t, call(wire.Add, "old"))
+	second := r.must(t, call(wire.Add, "new"))
+	if !strings.Contains(first, "10.244.1.3/24") || !strings.Contains(second, "10.244.1.3/24") {
+		t.Errorf("the pod's address changed with its sandbox: %s, %s", first, second)
+	}
+	r.state(t, `ports [shop/web/new] peers ["/run/netns/new"]`)
+	r.must(t, call(wire.Del, "old"))
+	r.state(t, `ports [shop/web/new] peers ["/run/netns/new"]`)
+	r.must(t, call(wire.Del, "new"))
+	r.state(t, nothingLeft)
+}
+
+func TestForceDeletedPodKeepsAddressUntilDel(t *testing.T) {
+	r := newRig(t, nil)
+	r.pods.Set(web())
+	r.must(t, call(wire.Add, "one"))
+	if err := r.Forget(t.Context(), "uid-web"); err != nil {
+		t.Fatal(err)
+	}
+	r.state(t, `ports [shop/web/one] peers ["/run/netns/one"]`)
+	if r.pool.Lookup("uid-web") == nil {
+		t.Fatal("the address of a running sandbox is free")
+	}
+	r.must(t, call(wire.Del, "one"))
+	r.state(t, nothingLeft)
+	if r.pool.Lookup("uid-web") != nil {
+		t.Fatal("the address leaked")
+	}
+}
+
+func TestRollback(t *testing.T) {
+	for _, stage := range []string{cni.StageMove, cni.StageConfigure, cni.StageAnnounce} {
+		t.Run(stage, func(t *testing.T) {
+			r := newRig(t, nil)
+			r.pods.Set(web())
+			r.links.FailAt(stage)
+			r.refused(t, call(wire.Add, "one"), wire.CodeFailed, "ADD of pod shop/web", "stage "+stage, "after", "ip -d link show p")
+			r.state(t, nothingLeft)
+			r.links.FailAt("")
+			if got := r.must(t, call(wire.Add, "two")); !strings.Contains(got, "10.244.1.3/24") {
+				t.Errorf("the retry got another address: %s", got)
+			}
+		})
+	}
+}
+
+func TestTimeoutKeepsPreparedPort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, func(c *cni.Config) { c.Timeout = 5 * time.Second })
+		r.ports.Hold = true
+		r.pods.Set(web())
+		r.refused(t, call(wire.Add, "one"), wire.CodeTryAgain, "stage wait-installed after 5s", "no ovn-installed", "ovn-controller's log")
+		r.state(t, `ports [shop/web/] peers [""]`)
+		ports, _ := r.ports.List(t.Context())
+		r.ports.Install(ports[0].Name)
+		r.must(t, call(wire.Add, "two"))
+	})
+}
+
+func TestUnknownPod(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		r.refused(t, call(wire.Add, "one"), wire.CodeTryAgain, "stage find-pod after 1m0s", "watch has not delivered it", "API server")
+		other := web()
+		other.UID = "uid-earlier"
+		r.pods.Set(other)
+		r.refused(t, call(wire.Add, "one"), wire.CodeTryAgain, "uid-earlier", "uid-web")
+		go func() {
+			<-time.After(time.Second) // synthetic time
+			r.pods.Set(web())
+		}()
+		r.must(t, call(wire.Add, "one"))
+	})
+}
+
+func TestStaticPod(t *testing.T) {
+	r := newRig(t, nil)
+	mirror := web()
+	mirror.Mirror = "5f0c"
+	r.pods.Set(mirror)
+	c := call(wire.Add, "one")
+	c.Args = strings.Replace(c.Args, "uid-web", "5f0c", 1)
+	r.must(t, c)
+	if r.publisher.Held("uid-web").MAC == "" {
+		t.Error("the address does not belong to the mirror pod's UID")
+	}
+}
+
+func TestOneSandboxAtATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		r.ports.Hold = true
+		r.pods.Set(web())
+		var calls sync.WaitGroup
+		defer calls.Wait()
+		calls.Go(func() { r.must(t, call(wire.Add, "one")) })
+		synctest.Wait() // in wait-installed
+		deleted := make(chan struct{})
+		calls.Go(func() { r.must(t, call(wire.Del, "one")); close(deleted) })
+		synctest.Wait()
+		select {
+		case <-deleted:
+			t.Error("DEL did not wait for the ADD")
+		default:
+		}
+		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Second, errors.New("impatient"))
+		defer cancel()
+		if reply := r.Handle(ctx, call(wire.Del, "one")); reply.Error == nil || !strings.Contains(reply.Error.Msg, "wait-turn") {
+			t.Errorf("a third call: %+v", reply.Error)
+		}
+		ports, _ := r.ports.List(t.Context())
+		r.ports.Install(ports[0].Name)
+		<-deleted
+		r.state(t, nothingLeft)
+	})
+}
+
+func TestRecover(t *testing.T) {
+	r := newRig(t, nil)
+	gone, bound := web(), web()
+	gone.Name, gone.UID = "gone", "uid-gone"
+	bound.Name, bound.UID = "bound", "uid-bound"
+	r.pods.Set(web())
+	r.must(t, call(wire.Add, "one"))
+	for _, p := range []cni.Pod{gone, bound} {
+		if err := r.Prepare(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := r.links.Create(cni.Device{Host: "p0123456789ab"}); err != nil {
+		t.Fatal(err)
+	}
+	r.pods.Set(bound)
+	r.pool, _ = alloc.NewPool(alloc.PoolConfig{Subnets: r.pool.Subnets()})
+	r.config.Pool = r.pool
+	annotated := cni.Attachment{Pod: cni.Pod{Namespace: "shop", Name: "noted", UID: "uid-noted"}, Addresses: []netip.Prefix{netip.MustParsePrefix("10.244.1.77/24")}}
+	r.pods.Set(annotated.Pod)
+	r.start(t, annotated)
+	r.state(t, `ports [shop/bound/ shop/web/one] peers ["" "/run/netns/one"]`)
+	for uid, want := range map[string]string{
+		"uid-web": "[10.244.1.3/24]", "uid-gone": "[]", "uid-bound": "[10.244.1.5/24]", "uid-noted": "[10.244.1.77/24]",
+	} {
+		if got := fmt.Sprint(r.pool.Lookup(uid)); got != want {
+			t.Errorf("%s holds %s, want %s", uid, got, want)
+		}
+		if held := r.publisher.Held(uid); (want == "[]") != (held.MAC == "") && uid != "uid-gone" {
+			t.Errorf("%s was published as %+v", uid, held)
+		}
+	}
+	r.must(t, call(wire.Add, "one")) // idempotent over a restart
+	r.must(t, call(wire.Del, "one"))
+}
+
+func TestGC(t *testing.T) {
+	r := newRig(t, nil)
+	for i, sandbox := range []string{"one", "two"} {
+		p := web()
+		p.Name, p.UID = fmt.Sprint("web", i), fmt.Sprint("uid", i)
+		r.pods.Set(p)
+		c := call(wire.Add, sandbox)
+		c.Args = fmt.Sprintf("K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web%d", i)
+		r.must(t, c)
+	}
+	r.must(t, gcKeeping("two"))
+	r.state(t, `ports [shop/web1/two] peers ["/run/netns/two"]`)
+	none := call(wire.GC, "")
+	none.Config = []byte(`{"cniVersion":"1.1.0"}`)
+	r.refused(t, none, wire.CodeConfig, "valid-attachments")
+	r.must(t, gcKeeping())
+	r.state(t, nothingLeft)
+}
+
+func gcKeeping(sandboxes ...string) *wire.Call {
+	keep := []cni.ValidAttachment{}
+	for _, s := range sandboxes {
+		keep = append(keep, cni.ValidAttachment{ContainerID: s, IfName: "eth0"})
+	}
+	b, _ := json.Marshal(keep)
+	return &wire.Call{Command: wire.GC, Config: fmt.Appendf(nil, `{"cniVersion":"1.1.0","cni.dev/valid-attachments":%s}`, b)}
+}
+
+func TestStatus(t *testing.T) {
+	var notReady error
+	r := newRig(t, func(c *cni.Config) { c.Ready = func() error { return notReady } })
+	r.must(t, call(wire.Status, ""))
+	notReady = errors.New("ovn-controller is not connected")
+	r.refused(t, call(wire.Status, ""), wire.CodeUnavailable, "ovn-controller is not connected")
+	notReady = wire.Errorf(wire.CodeDisconnected, "ovs-vswitchd is not running")
+	r.refused(t, call(wire.Status, ""), wire.CodeDisconnected, "ovs-vswitchd")
+}
+
+func TestNotRecovered(t *testing.T) {
+	r := newRig(t, nil)
+	a, err := cni.New(r.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Agent = a
+	r.refused(t, call(wire.Add, "one"), wire.CodeTryAgain, "still starting")
+	r.refused(t, call(wire.Status, ""), wire.CodeUnavailable, "still starting")
+}
+
+func TestSubnetFull(t *testing.T) {
+	r := newRig(t, nil)
+	for i := range 252 {
+		if _, err := r.pool.Allocate(fmt.Sprint(i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.pods.Set(web())
+	r.refused(t, call(wire.Add, "one"), wire.CodeNoAddressLeft, "10.244.1.0/24", "252 of 252", "maxPods")
+	r.state(t, nothingLeft)
+}
+
+func TestDatabaseAway(t *testing.T) {
+	r := newRig(t, nil)
+	r.pods.Set(web())
+	r.must(t, call(wire.Add, "one"))
+	r.ports.Fail(errors.New("connection refused"))
+	r.refused(t, call(wire.Del, "one"), wire.CodeFailed, "stage remove-port", "ovs-vsctl show")
+	r.ports.Fail(nil)
+	r.must(t, call(wire.Del, "one"))
+	r.state(t, nothingLeft)
+}
+
+func TestServe(t *testing.T) {
+	r := newRig(t, nil)
+	r.ports.Hold = true
+	r.pods.Set(web())
+	socket := filepath.Join(t.TempDir(), "run", "cni.sock")
+	l, err := cni.Listen(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	served := make(chan error, 1)
+	go func() { served <- r.Serve(ctx, l) }()
+	if reply, err := wire.Do(ctx, socket, call(wire.Status, "")); err != nil || reply.Error != nil {
+		t.Fatalf("STATUS: %v %+v", err, reply)
+	}
+	// A caller that goes away is noticed: its ADD is undone, and the next may begin.
+	hasty, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+	if _, err := wire.Do(hasty, socket, call(wire.Add, "one")); err == nil {
+		t.Fatal("the held ADD was answered")
+	}
+	cancel()
+	if reply, err := wire.Do(ctx, socket, call(wire.Del, "one")); err != nil || reply.Error != nil {
+		t.Fatalf("DEL: %v %+v", err, reply)
+	}
+	stop()
+	if err := <-served; err != nil {
+		t.Fatal(err)
+	}
+	if _, err := wire.Do(t.Context(), socket, call(wire.Status, "")); err == nil {
+		t.Fatal("served after the end")
+	}
+}
