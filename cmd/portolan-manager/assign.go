@@ -1,0 +1,260 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/portolan-cni/portolan/pkg/alloc"
+	"github.com/portolan-cni/portolan/pkg/intent/kube"
+)
+
+// assigner decides what each node's annotations should say. It does no I/O and is
+// used by one goroutine.
+//
+// At the start the annotations are the truth: reserve is called for every node,
+// oldest first, before assign is for any. From then on what is held here is the
+// truth, and an annotation that somebody else changes is set back: a node's own
+// kubelet may write its annotations, and must not take another node's subnet.
+type assigner struct {
+	ids     *alloc.IDs
+	subnets *alloc.Subnets
+	state   map[string]*nodeState
+}
+
+// nodeState is what is known of a node beyond its annotations.
+type nodeState struct {
+	id       int            // 0: holds none
+	subnets  []netip.Prefix // nil: holds none
+	foreign  []netip.Prefix // in force, though no part of the plan
+	findings []finding      // as of the last assign
+}
+
+// finding is something wrong that the user should see as an Event.
+type finding struct {
+	reason  string
+	message string
+}
+
+// The reasons of findings.
+const (
+	reasonNoID        = "NodeIDsExhausted"
+	reasonNoSubnet    = "NodeSubnetsExhausted"
+	reasonIDTaken     = "NodeIDConflict"
+	reasonSubnetTaken = "NodeSubnetConflict"
+	reasonOutside     = "NodeSubnetOutsidePlan"
+	reasonRestored    = "NodeAnnotationRestored"
+)
+
+// decision is what to do about a node.
+type decision struct {
+	annotations map[string]string // to write; empty: none
+	findings    []finding
+	retry       time.Duration // look again after; 0: not before something changes
+}
+
+// newAssigner makes an assigner; now is the clock that rests are measured by.
+func newAssigner(clusterSubnets []string, now func() time.Time) (*assigner, error) {
+	pools, err := kube.ParseClusterSubnets(clusterSubnets)
+	if err != nil {
+		return nil, err
+	}
+	rest := alloc.RestConfig{Now: now}
+	ids, err := alloc.NewIDs(alloc.FirstNodeID, alloc.LastNodeID, rest)
+	if err != nil {
+		return nil, err
+	}
+	subnets, err := alloc.NewSubnets(pools, rest)
+	if err != nil {
+		return nil, err
+	}
+	return &assigner{ids: ids, subnets: subnets, state: map[string]*nodeState{}}, nil
+}
+
+// olderFirst orders nodes: of two that claim one value, the first keeps it.
+func olderFirst(a, b *corev1.Node) int {
+	return cmp.Or(a.CreationTimestamp.Time.Compare(b.CreationTimestamp.Time), cmp.Compare(a.Name, b.Name))
+}
+
+// reserve takes over what a node's annotations say, as far as nobody holds it.
+func (a *assigner) reserve(n *corev1.Node) {
+	s := a.of(n.Name)
+	if id, err := kube.ParseNodeID(n.Annotations[kube.AnnotationNodeID]); err == nil && s.id == 0 && a.ids.Reserve(n.Name, id) == nil {
+		s.id = id
+	}
+	subnets, err := kube.ParseNodeSubnets(n.Annotations[kube.AnnotationNodeSubnets])
+	if err != nil || s.subnets != nil {
+		return
+	}
+	s.foreign = subnets
+	if a.subnets.Reserve(n.Name, subnets) == nil {
+		s.subnets, s.foreign = subnets, nil
+	}
+}
+
+func (a *assigner) of(name string) *nodeState {
+	s := a.state[name]
+	if s == nil {
+		s = &nodeState{}
+		a.state[name] = s
+	}
+	return s
+}
+
+// forget puts to rest what a deleted node held.
+func (a *assigner) forget(name string) {
+	delete(a.state, name)
+	a.ids.Release(name)
+	a.subnets.Release(name)
+}
+
+// assign decides about one node.
+func (a *assigner) assign(n *corev1.Node) decision {
+	a.reserve(n)
+	d := decision{annotations: map[string]string{}}
+	a.assignID(n, &d)
+	a.assignSubnets(n, &d)
+	a.of(n.Name).findings = d.findings
+	return d
+}
+
+func (a *assigner) assignID(n *corev1.Node, d *decision) {
+	s := a.of(n.Name)
+	text, present := n.Annotations[kube.AnnotationNodeID]
+	claimed, err := kube.ParseNodeID(text)
+	if s.id == 0 && err == nil { // a good annotation that reserve could not take over
+		d.find(reasonIDTaken, "%s; to have another allocated, drain the node and remove its annotation %s",
+			a.ids.Reserve(n.Name, claimed), kube.AnnotationNodeID)
+		return
+	}
+	if s.id == 0 {
+		id, err := a.ids.Allocate(n.Name)
+		if err != nil {
+			d.exhausted(reasonNoID, err)
+			return
+		}
+		s.id = id
+	}
+	if present && claimed != s.id {
+		d.find(reasonRestored, "annotation %s was %q and is set back to %d, which this node has", kube.AnnotationNodeID, text, s.id)
+	}
+	if want := strconv.Itoa(s.id); text != want {
+		d.annotations[kube.AnnotationNodeID] = want
+	}
+}
+
+func (a *assigner) assignSubnets(n *corev1.Node, d *decision) {
+	s := a.of(n.Name)
+	text, present := n.Annotations[kube.AnnotationNodeSubnets]
+	claimed, err := kube.ParseNodeSubnets(text)
+	if s.subnets == nil && err == nil { // a good annotation that reserve could not take over
+		reason, cause := reasonOutside, a.subnets.Reserve(n.Name, claimed)
+		if other := a.holder(n.Name, claimed); other != "" {
+			reason, cause = reasonSubnetTaken, fmt.Errorf("node %s has subnets %s, which overlap those of node %s", n.Name, claimed, other)
+		}
+		d.find(reason, "%s; to have others allocated, drain the node and remove its annotation %s", cause, kube.AnnotationNodeSubnets)
+		return
+	}
+	had := s.subnets
+	subnets, err := a.allocate(n.Name)
+	if err != nil {
+		d.exhausted(reasonNoSubnet, err)
+		if had == nil {
+			return
+		}
+		subnets = had // of one family, and the other is exhausted
+	}
+	s.subnets, s.foreign = subnets, nil
+	if present && !subset(claimed, subnets) {
+		d.find(reasonRestored, "annotation %s was %q and is set back to %s, which this node has", kube.AnnotationNodeSubnets, text, subnets)
+	}
+	if !slices.Equal(claimed, sorted(subnets)) {
+		d.annotations[kube.AnnotationNodeSubnets] = kube.FormatNodeSubnets(sorted(subnets))
+	}
+}
+
+// overlapTries bounds the search for a subnet that no foreign one overlaps.
+const overlapTries = 4096
+
+// allocate gives a node subnets that overlap no other node's foreign ones: those
+// that were given under another plan and are in use still. A subnet tried in vain
+// is put to rest, so that the next try yields another.
+func (a *assigner) allocate(name string) ([]netip.Prefix, error) {
+	for range overlapTries {
+		subnets, err := a.subnets.Allocate(name)
+		if err != nil || a.of(name).subnets != nil || a.holder(name, subnets) == "" {
+			return subnets, err
+		}
+		a.subnets.Release(name)
+	}
+	return nil, fmt.Errorf("the first %d free subnets overlap subnets that nodes have from an earlier plan", overlapTries)
+}
+
+// troubled lists the nodes that have findings: what a deletion may help.
+func (a *assigner) troubled() (names []string) {
+	for name, s := range a.state {
+		if len(s.findings) > 0 {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// holder is another node that holds a subnet overlapping one of these; "" if none.
+func (a *assigner) holder(name string, subnets []netip.Prefix) string {
+	var found []string
+	for other, s := range a.state {
+		if other != name && (overlap(s.subnets, subnets) || overlap(s.foreign, subnets)) {
+			found = append(found, other)
+		}
+	}
+	if len(found) == 0 {
+		return ""
+	}
+	return slices.Min(found)
+}
+
+func overlap(a, b []netip.Prefix) bool {
+	return slices.ContainsFunc(a, func(p netip.Prefix) bool { return slices.ContainsFunc(b, p.Overlaps) })
+}
+
+func subset(a, b []netip.Prefix) bool {
+	return !slices.ContainsFunc(a, func(p netip.Prefix) bool { return !slices.Contains(b, p) }) && len(a) > 0
+}
+
+// sorted is the order that ParseNodeSubnets gives: IPv4 first.
+func sorted(p []netip.Prefix) []netip.Prefix {
+	return slices.SortedFunc(slices.Values(p), netip.Prefix.Compare)
+}
+
+func (d *decision) find(reason, format string, args ...any) {
+	d.findings = append(d.findings, finding{reason, fmt.Sprintf(format, args...)})
+}
+
+// exhaustedRetry is how soon to look again where nobody can say when there is room.
+const exhaustedRetry = time.Minute
+
+func (d *decision) exhausted(reason string, err error) {
+	d.find(reason, "%s", err)
+	var full *alloc.ExhaustedError
+	d.retry = exhaustedRetry
+	if errors.As(err, &full) && full.Retry > 0 {
+		d.retry = min(d.retry, full.Retry)
+	}
+}
+
+// count is how many nodes have a finding of one of these reasons.
+func (a *assigner) count(reasons ...string) (n int) {
+	for _, s := range a.state {
+		if slices.ContainsFunc(s.findings, func(f finding) bool { return slices.Contains(reasons, f.reason) }) {
+			n++
+		}
+	}
+	return n
+}

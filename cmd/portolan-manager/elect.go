@@ -1,0 +1,117 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/leaderelection"
+	"k8s.io/client-go/tools/leaderelection/resourcelock"
+
+	"github.com/portolan-cni/portolan/pkg/intent/kube"
+)
+
+// The Lease's name and terms. A leader gives up a good while before another may
+// begin, and no write of it takes longer than that while.
+const (
+	leaseName     = "portolan-manager"
+	leaseDuration = 15 * time.Second
+	renewDeadline = 10 * time.Second
+	retryPeriod   = 2 * time.Second
+	writeTimeout  = leaseDuration - renewDeadline
+)
+
+// election is one process's part in choosing who allocates.
+type election struct {
+	cfg     Config
+	client  kube.Client
+	log     *slog.Logger
+	metrics *metrics
+}
+
+// errLost ends the process: it starts anew as a candidate with nothing remembered.
+var errLost = errors.New("leadership lost")
+
+// elect waits to be leader, then allocates until ctx ends or leadership is lost.
+// The Lease is given back only when nothing is being written any more.
+func elect(ctx context.Context, e election) error {
+	electing, leave := context.WithCancel(context.WithoutCancel(ctx))
+	defer leave()
+	led := make(chan error, 1)
+	started := make(chan struct{})
+	watchdog := leaderelection.NewLeaderHealthzAdaptor(leaseDuration)
+	elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
+		Lock: &resourcelock.LeaseLock{
+			LeaseMeta:  metav1.ObjectMeta{Namespace: e.cfg.Namespace, Name: leaseName},
+			Client:     e.client.CoordinationV1(),
+			LockConfig: resourcelock.ResourceLockConfig{Identity: e.cfg.Identity},
+		},
+		LeaseDuration: leaseDuration, RenewDeadline: renewDeadline, RetryPeriod: retryPeriod,
+		ReleaseOnCancel: true, Name: leaseName, WatchDog: watchdog,
+		Callbacks: leaderelection.LeaderCallbacks{
+			OnStartedLeading: func(leading context.Context) {
+				close(started)
+				working, stop := context.WithCancel(leading)
+				defer stop()
+				defer context.AfterFunc(ctx, stop)()
+				led <- e.lead(working)
+				leave()
+			},
+			OnStoppedLeading: func() {},
+			OnNewLeader: func(identity string) {
+				e.log.Info("leader elected", "leader", identity)
+				if identity != e.cfg.Identity {
+					e.metrics.ready.Store(true)
+				}
+			},
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("leader election: %w", err)
+	}
+	healthy := func() error { return watchdog.Check(nil) }
+	e.metrics.healthy.Store(&healthy)
+	candidate := context.AfterFunc(ctx, func() {
+		select {
+		case <-started: // lead ends, then leaves
+		default:
+			leave()
+		}
+	})
+	defer candidate()
+	elector.Run(electing)
+	select {
+	case <-started:
+		err = <-led
+	default:
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return errors.Join(errLost, err)
+}
+
+// lead allocates while this process is leader.
+func (e election) lead(ctx context.Context) error {
+	e.metrics.leader.Set(1)
+	defer e.metrics.leader.Set(0)
+	a, err := newAssigner(e.cfg.ClusterSubnets, time.Now)
+	if err != nil {
+		return err
+	}
+	recorder := kube.NewRecorder(ctx, e.client, "portolan-manager", "")
+	defer recorder.Close()
+	l := newLoop(e.client, a, e.log)
+	l.event = func(node string, f finding) { recorder.Warning(kube.NodeTarget(node), f.reason, f.message) }
+	l.synced = func() { e.metrics.ready.Store(true) }
+	l.done = func(result string) {
+		e.metrics.show(a)
+		if result != "" {
+			e.metrics.writes.WithLabelValues(result).Inc()
+		}
+	}
+	return l.run(ctx)
+}
