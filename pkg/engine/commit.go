@@ -50,15 +50,18 @@ func (g *group) fail(f Failure, now int64) {
 func (l *ledger) land(failed map[string]Failure) {
 	f := l.flight
 	l.flight = nil
-	for _, name := range slices.Sorted(maps.Keys(f.groups)) {
-		if _, bad := failed[name]; bad {
-			continue
-		}
-		w := f.groups[name]
-		for _, rw := range w.rows {
+	names := slices.DeleteFunc(slices.Sorted(maps.Keys(f.groups)), func(name string) bool {
+		_, bad := failed[name]
+		return bad
+	})
+	// All rows before any edge: another group may have written the edge's row.
+	for _, name := range names {
+		for _, rw := range f.groups[name].rows {
 			l.landRow(rw)
 		}
-		for _, ew := range w.edges {
+	}
+	for _, name := range names {
+		for _, ew := range f.groups[name].edges {
 			l.landEdge(ew)
 		}
 		if g := l.groups[name]; g != nil {
