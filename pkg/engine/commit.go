@@ -54,6 +54,16 @@ func (l *ledger) land(failed map[string]Failure) {
 		_, bad := failed[name]
 		return bad
 	})
+	// Marks first: a group that has nothing pending and no mark is forgotten.
+	for _, name := range names {
+		if g := l.groups[name]; g != nil {
+			g.failure, g.tries, g.retry = Failure{}, 0, 0
+			if f.cfg != 0 {
+				g.cfg = f.cfg
+				l.marks = append(l.marks, mark{f.cfg, name})
+			}
+		}
+	}
 	// All rows before any edge: another group may have written the edge's row.
 	for _, name := range names {
 		for _, rw := range f.groups[name].rows {
@@ -63,13 +73,6 @@ func (l *ledger) land(failed map[string]Failure) {
 	for _, name := range names {
 		for _, ew := range f.groups[name].edges {
 			l.landEdge(ew)
-		}
-		if g := l.groups[name]; g != nil {
-			g.failure, g.tries, g.retry = Failure{}, 0, 0
-			if f.cfg != 0 {
-				g.cfg = f.cfg
-				l.marks = append(l.marks, mark{f.cfg, name})
-			}
 		}
 		l.tidy(name)
 	}

@@ -36,3 +36,17 @@ func TestEdgeLandsWithItsRowInOneTransaction(t *testing.T) {
 		t.Fatalf("written again: %+v", r.Txns)
 	}
 }
+
+// A commit is installed when hv_cfg reaches its NbCfg, not before.
+func TestInstalledWaitsForHvCfg(t *testing.T) {
+	e := engine.New(engine.Config{Kinds: toy(), Databases: []rows.DB{rows.NB}, Strict: true})
+	r := e.Step([]engine.Event{{Put: &intent.Node{Name: "n1"}}, {Synced: true}, {Snapshot: &engine.Snapshot{DB: rows.NB}}})
+	e.Step([]engine.Event{{Result: &engine.Result{DB: rows.NB, Txn: r.Txns[0].ID}}})
+	if c, i := e.Marks("node/n1"); !c || i {
+		t.Fatalf("committed %v, installed %v; wanted committed only", c, i)
+	}
+	e.Step([]engine.Event{{Installed: r.Txns[0].NbCfg}})
+	if c, i := e.Marks("node/n1"); !c || !i {
+		t.Fatalf("committed %v, installed %v; wanted both", c, i)
+	}
+}
