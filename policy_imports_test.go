@@ -1,0 +1,185 @@
+package portolan_test
+
+import (
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// layer says what one directory, and what lies below it, may import.
+type layer struct {
+	dir    string
+	except []string // directories below dir that have rules of their own
+	ours   []string // directories of this module that it may import; what lies below them too
+	// others are the third-party modules that it may import, by prefix; nil: any.
+	others []string
+	reason string
+}
+
+// layers is the import order of the tree. A directory that is not named may
+// import anything that the rules after this table leave.
+func layers() []layer {
+	return []layer{
+		{dir: "pkg/rows", ours: []string{}, others: []string{"github.com/google/uuid"},
+			reason: "rows is a leaf: the output language must be readable, and testable, without anything that produces or consumes it"},
+		{dir: "pkg/intent", except: []string{"pkg/intent/kube"}, ours: []string{}, others: []string{},
+			reason: "intent is a leaf: its values are what the whole compiler agrees on, and Kubernetes types never pass the door (pkg/intent/kube)"},
+		{dir: "pkg/engine", ours: []string{"pkg/rows", "pkg/intent"}, others: []string{},
+			reason: "the engine knows no feature, no database and no client: the same events must give the same transactions anywhere"},
+		{dir: "pkg/ovsdb", ours: []string{"pkg/rows", "pkg/engine", "pkg/intent", "pkg/ovsdb"},
+			reason: "ovsdb carries out what the engine decided; it decides nothing, so it knows no feature"},
+		{dir: "pkg/alloc", ours: []string{"pkg/rows"}, others: []string{},
+			reason: "allocators are arithmetic on memory: who persists an allocation, and where, is their caller's business"},
+		{dir: "pkg/intent/kube", ours: []string{"pkg/intent", "pkg/rows", "pkg/api", "pkg/alloc"},
+			reason: "the door turns Kubernetes objects into intent; a door that knows what is behind it would be a controller"},
+		{dir: "multus", ours: []string{"pkg/api"}, reason: "multus is usable by itself"},
+		{dir: "sriov", ours: []string{"pkg/api"}, reason: "sriov is usable by itself"},
+		{dir: "offload", ours: []string{"pkg/api"}, reason: "offload is usable by itself"},
+		{dir: "cmd/portolan-cni", ours: []string{"pkg/cni/wire", "pkg/version"}, others: []string{"github.com/containernetworking/cni"},
+			reason: "portolan-cni is started for every CNI call of every pod: it stays tiny, forwards the call, and decides nothing"},
+	}
+}
+
+// owner is a third-party module that few directories may import.
+type owner struct {
+	prefix string
+	dirs   []string
+	reason string
+}
+
+func owners() []owner {
+	return []owner{
+		{"k8s.io/client-go", []string{"pkg/intent/kube", "cmd/portolan-manager"},
+			"one door: whatever reads or writes the API goes through pkg/intent/kube; portolan-manager alone may use it for leader election"},
+		{"k8s.io/api/", []string{"pkg/intent/kube", "pkg/api", "cmd/portolan-manager"},
+			"Kubernetes types never pass the door: behind it there are small values, parsed and validated once"},
+		{"github.com/ovn-kubernetes/libovsdb", []string{"pkg/ovsdb", "pkg/cni", "pkg/host"},
+			"OVSDB is spoken by pkg/ovsdb for the engine, and on a connection of their own by the two that see or keep a node's ports; everything else speaks rows"},
+		{"github.com/vishvananda/netlink", []string{"pkg/host", "pkg/cni", "sriov", "offload"},
+			"the kernel is changed by the packages whose tests run in a private namespace, and by nobody else"},
+	}
+}
+
+func importRules() []rule {
+	var out []rule
+	for _, l := range layers() {
+		out = append(out, rule{
+			name: "imports/" + strings.ReplaceAll(l.dir, "/", "-"), reason: l.reason, check: l.check,
+			badPath: l.dir + "/a.go", bad: `import _ "github.com/portolan-cni/portolan/pkg/script"`,
+			goodPath: l.dir + "/a.go", good: `import _ "net/netip"`,
+		})
+	}
+	for _, o := range owners() {
+		out = append(out, rule{
+			name: "imports/" + filepath.Base(o.prefix), reason: o.reason, check: o.check,
+			badPath: "pkg/compile/pod/a.go", bad: `import _ "` + o.prefix + `/x"`,
+			goodPath: o.dirs[0] + "/a.go",
+		})
+	}
+	return append(out,
+		rule{
+			name: "imports/features", check: featureImports,
+			reason:  "a feature is a pure function of intent: it sees rows, intent, api and the standard library, and never another feature, or the two could not be compiled alone",
+			badPath: "pkg/compile/pod/pod.go", bad: `import _ "github.com/portolan-cni/portolan/pkg/compile/topology"`,
+			goodPath: "pkg/compile/registry.go",
+		},
+		rule{
+			name: "imports/product", check: productImports,
+			reason:  "pkg is what programs are made of: it knows neither a program of cmd nor the lab, and cmd does not know the lab",
+			badPath: "pkg/host/a.go", bad: `import _ "github.com/portolan-cni/portolan/cmd/portolan-node"`,
+			goodPath: "pkg/host/a.go", good: `import _ "github.com/portolan-cni/portolan/pkg/rows"`,
+		},
+		rule{
+			name: "imports/testing", check: testingImports,
+			reason:  "what only tests need does not belong in a binary",
+			badPath: "pkg/host/a.go", bad: `import _ "testing"`,
+			goodPath: "pkg/ovsdb/ovsdbtest/a.go",
+		})
+}
+
+// third reports whether an import path is neither ours nor the standard library's.
+func third(path string) bool {
+	first, _, _ := strings.Cut(path, "/")
+	return strings.Contains(first, ".") && !strings.HasPrefix(path, modulePath)
+}
+
+func (l layer) check(s source) []finding {
+	if s.test || !s.under(l.dir) || s.under(l.except...) {
+		return nil
+	}
+	var out []finding
+	for _, i := range s.imports() {
+		if ours, ok := strings.CutPrefix(i.path, modulePath); ok {
+			if !within(ours, append(l.ours, l.dir)...) || within(ours, l.except...) {
+				out = append(out, s.at(i.spec, "imports %s", ours))
+			}
+			continue
+		}
+		allowed := l.others == nil || slices.ContainsFunc(l.others, func(p string) bool { return within(i.path, p) })
+		if third(i.path) && !allowed {
+			out = append(out, s.at(i.spec, "imports %s", i.path))
+		}
+	}
+	return out
+}
+
+func (o owner) check(s source) []finding {
+	if s.lab() || s.under(o.dirs...) {
+		return nil
+	}
+	if s.test && o.prefix == "github.com/vishvananda/netlink" {
+		return nil // tests look at the kernel to see what was done
+	}
+	var out []finding
+	for _, i := range s.imports() {
+		if strings.HasPrefix(i.path+"/", strings.TrimSuffix(o.prefix, "/")+"/") {
+			out = append(out, s.at(i.spec, "imports %s", i.path))
+		}
+	}
+	return out
+}
+
+// featureImports holds the directories below pkg/compile apart. The registry,
+// pkg/compile itself, names them all and the engine.
+func featureImports(s source) []finding {
+	if s.test || !strings.HasPrefix(s.dir, "pkg/compile/") {
+		return nil
+	}
+	feature := strings.Join(strings.SplitN(s.dir, "/", 4)[:3], "/")
+	var out []finding
+	for _, i := range s.imports() {
+		ours, ok := strings.CutPrefix(i.path, modulePath)
+		allowed := ok && (within(ours, "pkg/rows", "pkg/api", feature) || ours == "pkg/intent")
+		if !allowed && (ok || third(i.path)) {
+			out = append(out, s.at(i.spec, "imports %s", i.path))
+		}
+	}
+	return out
+}
+
+func productImports(s source) []finding {
+	if !s.under("pkg", "cmd", "multus", "sriov", "offload") || s.test {
+		return nil
+	}
+	var out []finding
+	for _, i := range s.imports() {
+		if ours, ok := strings.CutPrefix(i.path, modulePath); ok && within(ours, "cmd", "e2e") {
+			out = append(out, s.at(i.spec, "imports %s", ours))
+		}
+	}
+	return out
+}
+
+// testingImports lets script import what tests need: its verbs are the test language.
+func testingImports(s source) []finding {
+	if s.test || s.lab() || strings.HasSuffix(s.dir, "test") || s.under("pkg/script") {
+		return nil
+	}
+	var out []finding
+	for _, i := range s.imports() {
+		if within(i.path, "testing", "github.com/google/go-cmp", "github.com/rogpeppe/go-internal") {
+			out = append(out, s.at(i.spec, "imports %s", i.path))
+		}
+	}
+	return out
+}

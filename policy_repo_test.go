@@ -1,0 +1,132 @@
+package portolan_test
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+var replaceLine = regexp.MustCompile(`(?m)^\s*(replace\b|\S+ => )`)
+
+// TestNoReplace holds for the product's go.mod. The lab's needs replaces, because
+// k8s.io/kubernetes cannot be imported without, and is a module of its own for that.
+func TestNoReplace(t *testing.T) {
+	text := read(t, "go.mod")
+	if m := replaceLine.FindString(text); m != "" {
+		t.Errorf("go.mod has %q; the rule: no replace, since nobody who imports or installs this module would get it", strings.TrimSpace(m))
+	}
+	if !replaceLine.MatchString("\treplace a => b v1\n") {
+		t.Error("a replace was not found")
+	}
+}
+
+func TestGoVersion(t *testing.T) {
+	if text := read(t, "go.mod"); !regexp.MustCompile(`(?m)^go 1\.26(\.\d+)?$`).MatchString(text) {
+		t.Error("go.mod does not say go 1.26: one language version, the one that CI has")
+	}
+	if strings.Contains(read(t, "go.mod"), "\ntoolchain ") {
+		t.Error("go.mod has a toolchain line: it would download another Go on a machine that has a good one")
+	}
+}
+
+func TestChangelogHasUnreleased(t *testing.T) {
+	if !strings.Contains(read(t, "CHANGELOG.md"), "\n## [Unreleased]\n") {
+		t.Error("CHANGELOG.md has no section [Unreleased]: a change is written down with the change, not when a release is made")
+	}
+}
+
+var codeSpan = regexp.MustCompile("`([^`\n]+)`")
+
+// TestDocsNameFilesThatExist keeps prose true: a path in code quotes is a path.
+func TestDocsNameFilesThatExist(t *testing.T) {
+	docs := []string{"README.md", "CONTRIBUTING.md"}
+	for _, pattern := range []string{"docs/*.md", "docs/adr/*.md"} {
+		more, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		docs = append(docs, more...)
+	}
+	found := 0
+	for _, doc := range docs {
+		for _, m := range codeSpan.FindAllStringSubmatch(read(t, doc), -1) {
+			name, _, _ := strings.Cut(m[1], " ")
+			name, _, _ = strings.Cut(name, ":") // path:Function
+			if !repoPath(name) {
+				continue
+			}
+			found++
+			if matches, err := filepath.Glob(name); err != nil || len(matches) == 0 {
+				t.Errorf("%s names %s, which does not exist", doc, name)
+			}
+		}
+	}
+	if found == 0 {
+		t.Error("no path found in any document: the pattern is wrong")
+	}
+}
+
+// repoPath tells paths of this repository from commands, annotations and flags.
+func repoPath(s string) bool {
+	first, _, ok := strings.Cut(s, "/")
+	if !ok || strings.ContainsAny(s, "<>…{}$") || strings.Contains(s, "NAME") {
+		return false
+	}
+	switch first {
+	case "cmd", "pkg", "docs", "deploy", "e2e", ".ci":
+		return true
+	}
+	return false
+}
+
+var relativeLink = regexp.MustCompile(`\]\(([^)#:\s]+)(#[^)]*)?\)`)
+
+func TestDocsLinksResolve(t *testing.T) {
+	for _, pattern := range []string{"*.md", "docs/*.md", "docs/adr/*.md", "e2e/lab/*.md"} {
+		docs, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, doc := range docs {
+			for _, m := range relativeLink.FindAllStringSubmatch(read(t, doc), -1) {
+				if _, err := os.Stat(filepath.Join(filepath.Dir(doc), m[1])); err != nil {
+					t.Errorf("%s links to %s, which does not exist", doc, m[1])
+				}
+			}
+		}
+	}
+}
+
+var makeTarget = regexp.MustCompile(`(?m)^([a-z][a-z-]*):`)
+var makeCall = regexp.MustCompile("`make ([a-z-]+)")
+
+// TestDocsNameMakeTargets keeps the commands that documents name runnable.
+func TestDocsNameMakeTargets(t *testing.T) {
+	targets := map[string]bool{}
+	for _, m := range makeTarget.FindAllStringSubmatch(read(t, "Makefile"), -1) {
+		targets[m[1]] = true
+	}
+	for _, want := range strings.Fields("build check test test-full demo up down e2e bench generate clean help") {
+		if !targets[want] {
+			t.Errorf("Makefile has no target %s", want)
+		}
+	}
+	for _, doc := range []string{"README.md", "CONTRIBUTING.md", "docs/testing.md", "docs/architecture.md"} {
+		for _, m := range makeCall.FindAllStringSubmatch(read(t, doc), -1) {
+			if !targets[m[1]] {
+				t.Errorf("%s names make %s, which the Makefile does not have", doc, m[1])
+			}
+		}
+	}
+}
