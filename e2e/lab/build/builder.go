@@ -84,7 +84,7 @@ func (b Builder) run(ctx context.Context, steps []step) error {
 		if len(left) > 0 {
 			after = "then " + strings.Join(left, ", ")
 		}
-		b.say("build %d/%d: %s: %s (%s; up to %s from an empty cache)", i+1, len(missing), s.key.Name, s.what, after, cost.Round(time.Minute))
+		b.say("build %d/%d: %s: %s (%s; up to %s from an empty cache)", i+1, len(missing), s.key.Name, s.what, after, cost)
 		start := time.Now()
 		stop := b.heartbeat(s.key.Name, start)
 		_, err := b.Cache.Make(ctx, s.key, s.fill)

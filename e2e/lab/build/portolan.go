@@ -33,7 +33,7 @@ func (b Builder) binaries() ([]string, error) {
 		out = append(out, filepath.Base(filepath.Dir(m)))
 	}
 	if len(out) == 0 {
-		return nil, fmt.Errorf("no cmd/*/main.go in %s: run from the checkout, or give --repo", b.Repo)
+		return nil, fmt.Errorf("no cmd/*/main.go in %s: run from the checkout, or set PORTOLAN_REPO", b.Repo)
 	}
 	return out, nil
 }
@@ -138,5 +138,9 @@ func (b Builder) bud(ctx context.Context, in budInput) (err error) {
 	if err := buildah("bud", "--isolation", "chroot", "--pull-never", "-f", in.dockerfile, "-t", PortolanImage, stage); err != nil {
 		return err
 	}
-	return buildah("push", PortolanImage, "docker-archive:"+in.out+":"+PortolanImage)
+	if err := buildah("push", PortolanImage, "docker-archive:"+in.out+":"+PortolanImage); err != nil {
+		return err
+	}
+	// Every build leaves the one before it without a name.
+	return buildah("rmi", "--prune")
 }

@@ -17,7 +17,7 @@ var needs = [][2]string{
 	{"containerd", "containerd"}, {"ctr", "containerd"}, {"runc", "runc"}, {"etcd", "etcd-server"},
 	{"/usr/lib/cni/loopback", "containernetworking-plugins"},
 	{"ip", "iproute2"}, {"ss", "iproute2"}, {"nsenter", "util-linux"}, {"unshare", "util-linux"}, {"ethtool", "ethtool"}, {"nft", "nftables"},
-	{"conntrack", "conntrack"}, {"iptables", "iptables"}, {"mount", "mount"}, {"tcpdump", "tcpdump"}, {"ping", "iputils-ping"}, {"arping", "iputils-arping"},
+	{"conntrack", "conntrack"}, {"iptables", "iptables"}, {"mount", "mount"}, {"setpriv", "util-linux"}, {"sysctl", "procps"}, {"tcpdump", "tcpdump"}, {"ping", "iputils-ping"}, {"arping", "iputils-arping"},
 	{"curl", "curl"}, {"dig", "bind9-dnsutils"}, {"nc.openbsd", "netcat-openbsd"}, {"iperf3", "iperf3"}, {"dash", "dash"},
 	{"busybox", "busybox-static"}, {"mmdebstrap", "mmdebstrap"}, {"buildah", "buildah"},
 	{"/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring"},
@@ -34,6 +34,9 @@ func (b Builder) Preflight(ctx context.Context) error {
 	}
 	if _, err := os.Stat("/sys/fs/cgroup/pids"); err != nil {
 		return fmt.Errorf("the lab knows cgroup v1 hierarchies only: %w", err)
+	}
+	if _, err := os.Stat("/dev/net/tun"); err != nil {
+		return fmt.Errorf("the userspace datapath needs TUN: %w", err)
 	}
 	missing := Missing(func(p string) bool {
 		if filepath.IsAbs(p) {

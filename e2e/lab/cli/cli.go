@@ -3,7 +3,6 @@
 package cli
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -32,7 +31,6 @@ type Config struct {
 // Command is the lab's root command.
 func Command(c Config) *cobra.Command {
 	root := &cobra.Command{Use: "lab", Short: "a real Kubernetes cluster on this machine", SilenceUsage: true, SilenceErrors: true}
-	root.PersistentFlags().StringVar(&c.Repo, "repo", c.Repo, "root of the Portolan checkout")
 	lab := func() (*cluster.Lab, error) {
 		repo, err := findRepo(c.Repo)
 		if err != nil {
@@ -42,7 +40,7 @@ func Command(c Config) *cobra.Command {
 		return cluster.New(cluster.Dirs{State: c.State, Run: c.Run}, b, os.Stdout), nil
 	}
 	root.AddCommand(upCommand(lab), downCommand(lab), statusCommand(lab), logsCommand(lab), imageCommand(lab),
-		crashCommand(lab), bootCommand(lab), conformanceCommand(lab))
+		crashCommand(lab), bootCommand(lab), conformanceCommand(lab), ovnRootCommand(lab))
 	root.AddCommand(insideCommands(lab)...)
 	root.AddCommand(
 		hidden(node.StageCommand, func(_ *cobra.Command, args []string) error { return node.Stage(args[0]) }),
@@ -174,5 +172,5 @@ func findRepo(given string) (string, error) {
 			}
 		}
 	}
-	return "", fmt.Errorf("no Portolan checkout at or above %q: give --repo (%w)", starts, errors.ErrUnsupported)
+	return "", fmt.Errorf("no Portolan checkout at or above %q: set PORTOLAN_REPO", starts)
 }

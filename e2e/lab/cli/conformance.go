@@ -14,6 +14,6 @@ func conformanceCommand(lab source) *cobra.Command {
 		return l.Conformance(cmd.Context(), focus, skip)
 	}}
 	cmd.Flags().StringVar(&focus, "focus", "Granular Checks: Pods", "regular expression of specs to run")
-	cmd.Flags().StringVar(&skip, "skip", "", "regular expression of specs to leave out")
+	cmd.Flags().StringVar(&skip, "skip", `SCTP|\[Serial\]|\[Disruptive\]`, "regular expression of specs to leave out")
 	return cmd
 }

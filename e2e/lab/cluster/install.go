@@ -20,7 +20,13 @@ func (l *Lab) install(ctx context.Context, r record, image build.Archive) error 
 	}
 	l.say("portolan's image imported")
 	dir := l.overlay(r.Options)
-	if _, err := l.kubectl(ctx, "apply", "--server-side", "-k", dir); err != nil {
+	// Objects of a kind that the same kustomization defines are refused until the
+	// API server serves that kind.
+	err := until(ctx, time.Minute, "apply "+dir, func() error {
+		_, err := l.kubectl(ctx, "apply", "--server-side", "-k", dir)
+		return err
+	})
+	if err != nil {
 		return err
 	}
 	l.say("applied %s", dir)

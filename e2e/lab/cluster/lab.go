@@ -35,7 +35,7 @@ type Lab struct {
 	Dirs    Dirs
 	Builder build.Builder
 	Out     io.Writer // progress lines
-	start   time.Time
+	began   time.Time
 }
 
 // record is what is remembered about a lab between commands.
@@ -47,12 +47,12 @@ type record struct {
 
 // New gives the lab of this machine.
 func New(d Dirs, b build.Builder, out io.Writer) *Lab {
-	return &Lab{Dirs: d, Builder: b, Out: out, start: time.Now()}
+	return &Lab{Dirs: d, Builder: b, Out: out, began: time.Now()}
 }
 
 // say prints a progress line with the time since the command began.
 func (l *Lab) say(format string, args ...any) {
-	fmt.Fprintf(l.Out, "%6.1fs %s\n", time.Since(l.start).Seconds(), fmt.Sprintf(format, args...))
+	fmt.Fprintf(l.Out, "%6.1fs %s\n", time.Since(l.began).Seconds(), fmt.Sprintf(format, args...))
 }
 
 func (l *Lab) recordPath() string        { return filepath.Join(l.Dirs.State, "lab.json") }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -16,8 +15,8 @@ import (
 	"github.com/portolan-cni/portolan/e2e/lab/wire"
 )
 
-// Up brings a lab up. A lab that is up with the same options is left as it is;
-// one with other options is an error; the rest of an interrupted run is cleared
+// Up brings a lab up. A lab that is up with the same options is left as it is,
+// and crashed nodes of it are booted; one with other options is an error; the rest of an interrupted run is cleared
 // away first. If Up fails or ctx ends, nothing of the lab is left but its logs.
 func (l *Lab) Up(ctx context.Context, o plan.Options) (err error) {
 	if err := o.Validate(); err != nil {
@@ -28,9 +27,15 @@ func (l *Lab) Up(ctx context.Context, o plan.Options) (err error) {
 		return err
 	}
 	defer unlock()
-	done, err := l.already(o)
-	if done || err != nil {
+	r, todo, err := l.found(o)
+	switch {
+	case err != nil:
 		return err
+	case todo == leave:
+		l.say("already up")
+		return nil
+	case todo == boot:
+		return l.bootMissing(ctx, r)
 	}
 	if err := l.Builder.Preflight(ctx); err != nil {
 		return err
@@ -59,31 +64,6 @@ func (l *Lab) Up(ctx context.Context, o plan.Options) (err error) {
 		err = errors.Join(err, l.down(clean))
 	}()
 	return l.up(ctx, record{Options: o, Products: products}, portolan)
-}
-
-// already says whether the lab that was asked for is up.
-func (l *Lab) already(o plan.Options) (bool, error) {
-	r, err := l.read()
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	if err != nil || !r.Up {
-		l.say("an earlier run was interrupted; clearing it away")
-		return false, nil
-	}
-	for _, n := range plan.Of(r.Options).Machines {
-		if _, err := node.InitPID(n.Name); err != nil {
-			if r.Options == o {
-				l.say("node %s is down; starting the lab anew (`lab boot` starts one node)", n.Name)
-			}
-			return false, nil
-		}
-	}
-	if r.Options != o {
-		return false, fmt.Errorf("a lab is up with other options (%+v, asked for %+v): run `lab down` first", r.Options, o)
-	}
-	l.say("already up")
-	return true, nil
 }
 
 func (l *Lab) up(ctx context.Context, r record, portolan build.Archive) error {
@@ -155,14 +135,18 @@ func (l *Lab) startNode(ctx context.Context, r record, p plan.Plan, n plan.Node)
 	return node.Start(ctx, s)
 }
 
-// Crash kills everything of a node at once.
+// Crash kills everything of a node at once, and takes it off the network: the
+// namespace of a dead node would still answer ARP and pings, and forward.
 func (l *Lab) Crash(ctx context.Context, name string) error {
 	return l.change(func(_ record, p plan.Plan) error {
 		n, err := p.Node(name)
 		if err != nil {
 			return err
 		}
-		return node.Crash(ctx, n.Name)
+		if err := node.Crash(ctx, n.Name); err != nil {
+			return err
+		}
+		return wire.DetachNode(ctx, n)
 	})
 }
 

@@ -27,12 +27,14 @@ const (
 	InitCommand  = "node-init"
 )
 
-// path is the PATH inside a node.
-const path = "/opt/lab/kube:/opt/lab/ovn:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+// searchPath is the PATH inside a node.
+const searchPath = "/opt/lab/kube:/opt/lab/ovn:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 // Env is the environment of programs inside a node.
-var Env = []string{"PATH=" + path, "HOME=/root", "TERM=xterm", "KUBECONFIG=/etc/kubernetes/admin.conf",
-	"CONTAINERD_ADDRESS=/run/containerd/containerd.sock", "CONTAINERD_NAMESPACE=k8s.io"}
+func Env() []string {
+	return []string{"PATH=" + searchPath, "HOME=/root", "TERM=xterm", "KUBECONFIG=/etc/kubernetes/admin.conf",
+		"CONTAINERD_ADDRESS=/run/containerd/containerd.sock", "CONTAINERD_NAMESPACE=k8s.io"}
+}
 
 // Start starts a node whose network namespace exists. It returns when its init
 // runs, not when its services are ready.
@@ -103,7 +105,7 @@ func Stage(state string) error {
 		return err
 	}
 	argv := []string{unshare, "--mount", "--propagation", "private", "--uts", "--ipc", "--pid", "--cgroup", "--fork", "--kill-child", self, InitCommand, state}
-	return syscall.Exec(unshare, argv, Env)
+	return syscall.Exec(unshare, argv, Env())
 }
 
 // InitPID is the process that is PID 1 in the node, as this machine numbers it.
@@ -136,14 +138,16 @@ func isNodeInit(status string) bool {
 	return false
 }
 
-// Enter gives the command line that runs argv inside a node.
+// Enter gives the command line that runs argv inside a node. nsenter forks when it
+// enters a pid namespace and passes no signals on: its death ends the program.
 func Enter(name string, argv []string) ([]string, error) {
 	pid, err := InitPID(name)
 	if err != nil {
 		return nil, err
 	}
-	out := []string{"nsenter", "-t", strconv.Itoa(pid), "-m", "-u", "-i", "-n", "-p", "-C", "-r", "-w", "--", "/usr/bin/env"}
-	return append(append(out, Env...), argv...), nil
+	out := []string{"nsenter", "-t", strconv.Itoa(pid), "-m", "-u", "-i", "-n", "-p", "-C", "-r", "-w", "--",
+		"/usr/bin/setpriv", "--pdeathsig", "TERM", "/usr/bin/env"}
+	return append(append(out, Env()...), argv...), nil
 }
 
 // Run runs a command inside a node and gives its output.

@@ -32,6 +32,16 @@ type Spec struct {
 	Base  string `json:"base"` // root of the base system with OVN's tools
 }
 
+// DNS is the cluster's name server: the tenth service address, as everywhere.
+// Nothing answers there unless somebody installs it.
+func (s Spec) DNS() netip.Addr {
+	a := s.ServiceCIDRs[0].Masked().Addr()
+	for range 10 {
+		a = a.Next()
+	}
+	return a
+}
+
 // Logs is where the node's programs log, seen from outside; inside it is /var/log.
 func (s Spec) Logs() string { return filepath.Join(s.State, "log") }
 

@@ -48,7 +48,7 @@ func writeFiles(s node.Spec, root string) error {
 	files := map[string]string{
 		"/etc/hostname":    s.Name + "\n",
 		"/etc/hosts":       "127.0.0.1 localhost\n::1 localhost\n" + strings.Join(s.Hosts, "\n") + "\n",
-		"/etc/resolv.conf": "nameserver " + s.ServiceCIDRs[0].Masked().Addr().Next().String() + "\n",
+		"/etc/resolv.conf": "nameserver " + s.DNS().String() + "\n",
 	}
 	for _, t := range ovnTools {
 		files["/opt/lab/ovn/"+t] = fmt.Sprintf(ovnTool, t)

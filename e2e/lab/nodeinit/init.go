@@ -41,7 +41,7 @@ func Run(state string) error {
 	if err := setSysctls(); err != nil {
 		return err
 	}
-	for _, kv := range node.Env {
+	for _, kv := range node.Env() {
 		name, value, _ := strings.Cut(kv, "=")
 		if err := os.Setenv(name, value); err != nil {
 			return err
@@ -92,4 +92,12 @@ func mount(source, target, kind string, flags uintptr, data string) error {
 
 func bind(source, target string) error {
 	return mount(source, target, "", syscall.MS_BIND|syscall.MS_REC, "")
+}
+
+// bindReadOnly shows a directory of the cache, which no node may change.
+func bindReadOnly(source, target string) error {
+	if err := bind(source, target); err != nil {
+		return err
+	}
+	return mount("", target, "", syscall.MS_BIND|syscall.MS_REMOUNT|syscall.MS_RDONLY, "")
 }

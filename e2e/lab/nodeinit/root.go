@@ -50,10 +50,13 @@ func buildRoot(s node.Spec, root string) error {
 			return err
 		}
 	}
-	for from, to := range map[string]string{s.Kube: "/opt/lab/kube", s.Base: "/opt/lab/base", "/dev": "/dev"} {
-		if err := bind(from, root+to); err != nil {
+	for from, to := range map[string]string{s.Kube: "/opt/lab/kube", s.Base: "/opt/lab/base"} {
+		if err := bindReadOnly(from, root+to); err != nil {
 			return err
 		}
+	}
+	if err := bind("/dev", root+"/dev"); err != nil {
+		return err
 	}
 	for _, m := range [][2]string{{"tmpfs", "/run"}, {"tmpfs", "/tmp"}, {"proc", "/proc"}, {"sysfs", "/sys"}, {"bpf", "/sys/fs/bpf"}} {
 		if err := mount(m[0], root+m[1], m[0], 0, ""); err != nil {
