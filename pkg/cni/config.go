@@ -2,6 +2,7 @@ package cni
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -41,8 +42,8 @@ type NetConf struct {
 	// only this configuration's own network is attached (decision 35).
 	MultiNetwork string `json:"multiNetwork"`
 	// ValidAttachments is what GC keeps. Nil: the key was absent, which is not the
-	// same as none being valid.
-	ValidAttachments []ValidAttachment `json:"cni.dev/valid-attachments"`
+	// same as none being valid; runtimes write that as [] or as null.
+	ValidAttachments []ValidAttachment `json:"-"`
 }
 
 // ValidAttachment names an attachment that a GC call keeps.
@@ -92,8 +93,19 @@ func ParseRequest(c *wire.Call) (*Request, error) {
 // ParseConfig reads the configuration on stdin.
 func ParseConfig(b []byte) (NetConf, error) {
 	var c NetConf
-	if err := json.Unmarshal(b, &c); err != nil {
+	var gc struct {
+		Valid json.RawMessage `json:"cni.dev/valid-attachments"`
+	}
+	if err := errors.Join(json.Unmarshal(b, &c), json.Unmarshal(b, &gc)); err != nil {
 		return c, wire.Errorf(wire.CodeDecode, "network configuration: %v", err)
+	}
+	if gc.Valid != nil {
+		if err := json.Unmarshal(gc.Valid, &c.ValidAttachments); err != nil {
+			return c, wire.Errorf(wire.CodeDecode, "cni.dev/valid-attachments: %v", err)
+		}
+		if c.ValidAttachments == nil {
+			c.ValidAttachments = []ValidAttachment{}
+		}
 	}
 	if c.CNIVersion == "" {
 		c.CNIVersion = "0.4.0" // the specification's default is 0.1.0, which nobody means

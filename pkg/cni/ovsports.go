@@ -45,7 +45,9 @@ func DialPorts(ctx context.Context, endpoint, bridge string) (*OVSPorts, error) 
 	if endpoint == "" {
 		endpoint = DefaultOVS
 	}
-	db, err := model.NewClientDBModel("Open_vSwitch", map[string]model.Model{vswitch.InterfaceTable: &vswitch.Interface{}})
+	db, err := model.NewClientDBModel("Open_vSwitch", map[string]model.Model{
+		vswitch.InterfaceTable: &vswitch.Interface{}, vswitch.PortTable: &vswitch.Port{},
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -62,8 +64,9 @@ func DialPorts(ctx context.Context, endpoint, bridge string) (*OVSPorts, error) 
 		AddFunc:    func(_ string, m model.Model) { p.ring(m) },
 		UpdateFunc: func(_ string, _, m model.Model) { p.ring(m) },
 	})
-	i := &vswitch.Interface{}
-	if _, err := c.Monitor(ctx, c.NewMonitor(client.WithTable(i, &i.Name, &i.ExternalIDs, &i.Ofport, &i.Error))); err != nil {
+	i, port := &vswitch.Interface{}, &vswitch.Port{}
+	if _, err := c.Monitor(ctx, c.NewMonitor(client.WithTable(i, &i.Name, &i.ExternalIDs, &i.Ofport, &i.Error),
+		client.WithTable(port, &port.Name))); err != nil {
 		c.Close()
 		return nil, fmt.Errorf("monitoring the OVS database at %s: %w", endpoint, err)
 	}
@@ -105,18 +108,21 @@ func (p *OVSPorts) Ensure(ctx context.Context, port Port) error {
 			Row: ovsdb.Row{"name": port.Name, "external_ids": ids}},
 		ovsdb.Operation{Op: ovsdb.OperationInsert, Table: vswitch.PortTable, UUID: portUUID(port.Name),
 			Row: ovsdb.Row{"name": port.Name, "interfaces": iface, "other_config": other, "external_ids": owner}},
-		p.bridgePorts(port.Name, ovsdb.MutateOperationInsert),
+		p.bridgePorts(ovsdb.MutateOperationInsert, portUUID(port.Name)),
 	)
 }
 
-// bridgePorts puts the port into the bridge's set, or takes it out; then the
+// bridgePorts puts ports into the bridge's set, or takes them out; then the
 // database drops port and interface, which are rows of no root table.
-func (p *OVSPorts) bridgePorts(name string, how ovsdb.Mutator) ovsdb.Operation {
+func (p *OVSPorts) bridgePorts(how ovsdb.Mutator, uuids ...string) ovsdb.Operation {
+	set := ovsdb.OvsSet{}
+	for _, u := range uuids {
+		set.GoSet = append(set.GoSet, ovsdb.UUID{GoUUID: u})
+	}
 	return ovsdb.Operation{
 		Op: ovsdb.OperationMutate, Table: vswitch.BridgeTable,
-		Where: []ovsdb.Condition{ovsdb.NewCondition("name", ovsdb.ConditionEqual, p.bridge)},
-		Mutations: []ovsdb.Mutation{*ovsdb.NewMutation("ports", how,
-			ovsdb.OvsSet{GoSet: []any{ovsdb.UUID{GoUUID: portUUID(name)}}})},
+		Where:     []ovsdb.Condition{ovsdb.NewCondition("name", ovsdb.ConditionEqual, p.bridge)},
+		Mutations: []ovsdb.Mutation{*ovsdb.NewMutation("ports", how, set)},
 	}
 }
 
@@ -135,13 +141,19 @@ func (p *OVSPorts) Claim(ctx context.Context, name, sandbox, ifName string) erro
 	mutations = append(mutations, *ovsdb.NewMutation("external_ids", ovsdb.MutateOperationInsert, m))
 	return p.transact(ctx, ovsdb.Operation{
 		Op: ovsdb.OperationMutate, Table: vswitch.InterfaceTable, Mutations: mutations,
-		Where: []ovsdb.Condition{ovsdb.NewCondition("_uuid", ovsdb.ConditionEqual, ovsdb.UUID{GoUUID: interfaceUUID(name)})},
+		Where: []ovsdb.Condition{ovsdb.NewCondition("name", ovsdb.ConditionEqual, name)},
 	})
 }
 
 // Remove implements Ports.
 func (p *OVSPorts) Remove(ctx context.Context, name string) error {
-	return p.transact(ctx, p.bridgePorts(name, ovsdb.MutateOperationDelete))
+	uuids := []string{portUUID(name)}
+	// A port of ours under another UUID: of another release, or restored by hand.
+	port := &vswitch.Port{Name: name}
+	if err := p.client.Get(ctx, port); err == nil && port.UUID != uuids[0] {
+		uuids = append(uuids, port.UUID)
+	}
+	return p.transact(ctx, p.bridgePorts(ovsdb.MutateOperationDelete, uuids...))
 }
 
 // transact commits the operations together. A mutation that met no row is an
@@ -188,7 +200,7 @@ func (p *OVSPorts) List(ctx context.Context) ([]Port, error) {
 }
 
 func (p *OVSPorts) row(ctx context.Context, name string) (*vswitch.Interface, error) {
-	i := &vswitch.Interface{UUID: interfaceUUID(name)}
+	i := &vswitch.Interface{Name: name}
 	return i, p.client.Get(ctx, i)
 }
 

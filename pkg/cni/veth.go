@@ -105,7 +105,7 @@ func txOff(devices ...string) error {
 	}
 	defer e.Close()
 	for _, dev := range devices {
-		off := map[string]bool{"tx-checksum-ip-generic": false}
+		off := map[string]bool{"tx-checksum-ip-generic": false, "tx-checksum-sctp": false}
 		if err := e.Change(dev, off); err != nil {
 			return fmt.Errorf("turning off checksum offload of %s: %w", dev, err)
 		}
