@@ -81,6 +81,7 @@ func (p plan) nodeSwitch(out *rows.Output) {
 	}))
 	routerLink(out, link{
 		sw: sw, swPort: "stor-" + n, router: clusterRouter, routerPort: "rtos-" + n, networks: p.gateways,
+		options: p.gatewayMTU(),
 	})
 	mac := p.node.MgmtMAC
 	if mac == "" {
@@ -122,6 +123,7 @@ func (p plan) gatewayRouter(out *rows.Output) {
 	}))
 	routerLink(out, link{
 		sw: joinSwitch, swPort: "jtor-" + gr.ID, router: gr, routerPort: "rtoj-" + gr.ID, networks: p.joins,
+		options: p.gatewayMTU(),
 	})
 	for _, s := range p.cluster.PodSubnets {
 		for _, hub := range sameFamily(p.hubs, prefixAddr, s.Addr()) {
@@ -235,6 +237,16 @@ func (p plan) remote(out *rows.Output) {
 		"name": rows.Str(p.node.Chassis), "hostname": rows.Str(n),
 		"other_config": rows.Map(map[string]string{"is-remote": "true"}),
 	}))
+}
+
+// gatewayMTU makes a router answer packets from outside that are too big for pods
+// with ICMP "fragmentation needed", where the pod's interface would lose them in
+// silence (ovn-nb(5), gateway_mtu).
+func (p plan) gatewayMTU() map[string]string {
+	if p.cluster.MTU == 0 {
+		return nil
+	}
+	return map[string]string{"gateway_mtu": strconv.Itoa(p.cluster.MTU)}
 }
 
 func (p plan) gateway() rows.Ref {
