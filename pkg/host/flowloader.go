@@ -69,7 +69,7 @@ func (f *FlowLoader) serve(ctx context.Context, conn net.Conn) {
 	defer func() { conn.Close(); <-gone }()
 	for {
 		var retry <-chan time.Time
-		if text, ok := f.declared.get(); ok {
+		if text, version := f.declared.get(); version > 0 {
 			if err := f.load(ctx, text); err != nil {
 				f.log.Error("bridge flows not loaded", "bridge", f.bridge, "error", err)
 				retry = time.After(reloadAfter)

@@ -162,15 +162,15 @@ func (k *Keeper) next(ctx context.Context, ev *events, w wakes) (wake, error) {
 
 // minds reports whether a link is declared.
 func (k *Keeper) minds(link string) bool {
-	c, _ := k.declared.get()
+	c, _ := k.declared.peek()
 	_, ok := c.link(link)
 	return ok
 }
 
 // apply sets what is declared.
 func (k *Keeper) apply(ctx context.Context, nft bool) error {
-	c, ok := k.declared.get()
-	if !ok {
+	c, version := k.declared.get()
+	if version == 0 {
 		return nil
 	}
 	report, err := k.kernel.set(ctx, c, nft)

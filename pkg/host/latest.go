@@ -6,9 +6,9 @@ import "sync"
 type latest[T any] struct {
 	bell chan struct{}
 
-	mu    sync.Mutex // guards the rest
-	value T
-	set   bool
+	mu      sync.Mutex // guards the rest
+	value   T
+	version int // counts puts
 }
 
 func newLatest[T any]() *latest[T] { return &latest[T]{bell: make(chan struct{}, 1)} }
@@ -16,7 +16,7 @@ func newLatest[T any]() *latest[T] { return &latest[T]{bell: make(chan struct{},
 // put stores a value and rings.
 func (l *latest[T]) put(v T) {
 	l.mu.Lock()
-	l.value, l.set = v, true
+	l.value, l.version = v, l.version+1
 	l.mu.Unlock()
 	select {
 	case l.bell <- struct{}{}:
@@ -24,12 +24,22 @@ func (l *latest[T]) put(v T) {
 	}
 }
 
-// get returns the newest value; false before the first put.
-func (l *latest[T]) get() (T, bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.value, l.set
+// get returns the newest value and its version, 0 before the first put, and
+// quiets the bell: what rang it has been seen.
+func (l *latest[T]) get() (T, int) {
+	select {
+	case <-l.bell:
+	default:
+	}
+	return l.peek()
 }
 
-// changed is ready when there was a put since it was last received from.
+// peek is get without touching the bell.
+func (l *latest[T]) peek() (T, int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.value, l.version
+}
+
+// changed is ready when there was a put since the last get.
 func (l *latest[T]) changed() <-chan struct{} { return l.bell }

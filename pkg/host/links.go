@@ -2,6 +2,7 @@ package host
 
 import (
 	"errors"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -48,14 +49,16 @@ func (p *pass) setLink(l netlink.Link, want Link) error {
 	return errors.Join(errs...)
 }
 
-// setAddresses adds what is declared, takes declared addresses off other
-// declared links, and takes back what an earlier Set added.
+// setAddresses takes back what an earlier Set added, adds what is declared, and
+// takes that off other declared links. In this order, for with a subnet's first
+// address on a link go the others.
 func (p *pass) setAddresses() error {
+	errs := []error{p.sweepAddresses()}
 	have := map[string][]netip.Prefix{}
 	for name, l := range p.links {
 		as, err := p.addresses(l)
 		if err != nil {
-			return err
+			return errors.Join(append(errs, err)...)
 		}
 		have[name] = as
 	}
@@ -67,21 +70,21 @@ func (p *pass) setAddresses() error {
 		}
 	}
 	if err := p.record.save(); err != nil {
-		return err
+		return errors.Join(append(errs, err)...)
 	}
-	var errs []error
 	for _, l := range p.cfg.Links {
 		if p.links[l.Name] != nil {
 			errs = append(errs, p.setLinkAddresses(l, have))
 		}
 	}
-	return errors.Join(append(errs, p.sweepAddresses())...)
+	return errors.Join(errs...)
 }
 
-// setLinkAddresses moves one link's addresses to it, one after the other, so
-// that the host always has each of them somewhere and sockets stay bound.
+// setLinkAddresses gives one link its addresses, then takes them off the others,
+// so that the host always has each somewhere and sockets stay bound.
 func (p *pass) setLinkAddresses(want Link, have map[string][]netip.Prefix) error {
 	var errs []error
+	mine := map[netip.Addr]bool{}
 	for _, a := range want.Addresses {
 		if !slices.Contains(have[want.Name], a) {
 			err := p.changed(p.nl.AddrAdd(p.links[want.Name], newAddr(a)), "link %s: add %s", want.Name, a)
@@ -89,15 +92,25 @@ func (p *pass) setLinkAddresses(want Link, have map[string][]netip.Prefix) error
 				continue
 			}
 		}
-		for other, as := range have {
-			for _, b := range as {
-				if other != want.Name && a.Addr() == b.Addr() {
-					errs = append(errs, p.changed(p.nl.AddrDel(p.links[other], newAddr(b)), "link %s: remove %s", other, b))
-				}
+		mine[a.Addr()] = true
+	}
+	for _, other := range slices.Sorted(maps.Keys(have)) {
+		for _, a := range have[other] {
+			if other != want.Name && mine[a.Addr()] {
+				errs = append(errs, p.removeAddress(p.links[other], a))
 			}
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// removeAddress removes an address, which may be gone already.
+func (p *pass) removeAddress(l netlink.Link, a netip.Prefix) error {
+	err := p.nl.AddrDel(l, newAddr(a))
+	if errors.Is(err, unix.EADDRNOTAVAIL) {
+		return nil
+	}
+	return p.changed(err, "link %s: remove %s", l.Attrs().Name, a)
 }
 
 // sweepAddresses removes recorded addresses that are not declared any more.
@@ -108,14 +121,9 @@ func (p *pass) sweepAddresses() error {
 			continue
 		}
 		if l, err := p.nl.LinkByName(o.Link); err == nil {
-			err := p.nl.AddrDel(l, newAddr(o.Prefix))
-			switch {
-			case errors.Is(err, unix.EADDRNOTAVAIL): // gone already
-			default:
-				if err := p.changed(err, "link %s: remove %s", o.Link, o.Prefix); err != nil {
-					errs = append(errs, err)
-					continue
-				}
+			if err := p.removeAddress(l, o.Prefix); err != nil {
+				errs = append(errs, err)
+				continue
 			}
 		}
 		p.record.now.release(o)

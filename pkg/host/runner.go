@@ -74,17 +74,16 @@ func (r *Runner) Run(ctx context.Context) {
 func (r *Runner) watch(ctx context.Context) {
 	tick := time.NewTicker(reread)
 	defer tick.Stop()
-	fresh := true
+	seen := 0
 	for {
-		if n, ok := r.node.get(); ok {
-			r.look(ctx, n, fresh)
+		if n, version := r.node.get(); version > 0 {
+			r.look(ctx, n, version != seen)
+			seen = version
 		}
-		fresh = false
 		select {
 		case <-ctx.Done():
 			return
 		case <-r.node.changed():
-			fresh = true
 		case <-r.ovs.Changed():
 		case <-tick.C:
 		}
@@ -124,6 +123,11 @@ func (r *Runner) giveBack(g Gateway) {
 }
 
 func (r *Runner) declareFlows(n Node, nic, ovn int) {
+	if ovn == 0 {
+		// Not made yet; or being read again after the database's connection broke,
+		// and then to forget it would cut pods off.
+		ovn = r.flows.OVN
+	}
 	f := GatewayFlows{NIC: nic, OVN: ovn, MAC: n.Gateway.MAC, Zone: GatewayZone}
 	for _, a := range n.Gateway.Addresses {
 		f.Addresses = append(f.Addresses, a.Addr())

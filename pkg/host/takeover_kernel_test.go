@@ -27,10 +27,13 @@ ip link set lo up
 ip netns add pth-peer
 ip link add eth0 address `+nicMAC+` type veth peer name eth0 netns pth-peer
 ip addr add 172.18.0.2/24 dev eth0
+ip addr add fd00:18::2/64 dev eth0 nodad
 ip link set eth0 up
 ip route add default via 172.18.0.1 dev eth0 proto static
+ip route add default via fd00:18::1 dev eth0 proto static
 ip route add 10.99.0.0/16 via 172.18.0.1 dev eth0 metric 50
 ip -n pth-peer addr add 172.18.0.1/24 dev eth0
+ip -n pth-peer addr add fd00:18::1/64 dev eth0 nodad
 ip -n pth-peer link set eth0 up
 ip -n pth-peer link set lo up
 ip netns exec pth-peer ethtool -K eth0 tx off
@@ -39,6 +42,7 @@ ip link add ovn0p type veth peer name ovn0 netns pth-ovn
 ip link set ovn0p up
 ip -n pth-ovn link set ovn0 address `+nicMAC+`
 ip -n pth-ovn addr add 172.18.0.2/24 dev ovn0
+ip -n pth-ovn addr add fd00:18::2/64 dev ovn0 nodad
 ip -n pth-ovn link set ovn0 up
 ip netns exec pth-ovn ethtool -K ovn0 tx off
 `)
@@ -146,7 +150,7 @@ func addrs(link string) string {
 func (a *agent) taken() {
 	a.t.Helper()
 	eventually(a.t, 5*time.Second, "the addresses are on the bridge and the management port", func() bool {
-		return addrs("br-ex") == "172.18.0.2/24" && addrs("ovn-k8s-mp0") == "10.244.1.2/24" && addrs("eth0") == ""
+		return addrs("br-ex") == "172.18.0.2/24 fd00:18::2/64" && addrs("ovn-k8s-mp0") == "10.244.1.2/24" && addrs("eth0") == ""
 	})
 }
 
@@ -174,7 +178,8 @@ func ping(t *testing.T, ns, to string) {
 func TestTakeover(t *testing.T) {
 	whole := t
 	wire(t)
-	routesBefore, addrsBefore := run(t, "ip", "route"), addrs("eth0")
+	routes := func() string { return stripLinkLocal(run(t, "ip", "route") + run(t, "ip", "-6", "route")) }
+	routesBefore, addrsBefore := routes(), addrs("eth0")
 	v := startOVS(t)
 	dir := t.TempDir()
 	a := startAgent(t, v, dir)
@@ -182,7 +187,10 @@ func TestTakeover(t *testing.T) {
 	a.taken()
 	a.flows()
 
-	t.Run("the neighbour reaches the host once", func(t *testing.T) { ping(t, "pth-peer", "172.18.0.2") })
+	t.Run("the neighbour reaches the host once", func(t *testing.T) {
+		ping(t, "pth-peer", "172.18.0.2")
+		ping(t, "pth-peer", "fd00:18::2")
+	})
 	t.Run("routes moved", func(t *testing.T) {
 		routes := run(t, "ip", "route")
 		for _, want := range []string{
@@ -231,7 +239,7 @@ func TestTakeover(t *testing.T) {
 			_, mp := net.InterfaceByName("ovn-k8s-mp0")
 			return ex != nil && mp != nil
 		})
-		if got := run(t, "ip", "route"); got != routesBefore {
+		if got := routes(); got != routesBefore {
 			t.Errorf("routes found\n%swanted\n%s", got, routesBefore)
 		}
 		if got := run(t, "nft", "list", "ruleset"); strings.Contains(got, "portolan") {
@@ -259,8 +267,11 @@ func sharedAddress(t *testing.T) {
 			t.Fatalf("from the neighbour to the host: found %q, %v", w, err)
 		}
 	}
-	ping(t, "pth-peer", "172.18.0.2")
-	ping(t, "pth-ovn", "172.18.0.1")
+	for ns, to := range map[string][]string{"pth-peer": {"172.18.0.2", "fd00:18::2"}, "pth-ovn": {"172.18.0.1", "fd00:18::1"}} {
+		for _, a := range to {
+			ping(t, ns, a)
+		}
+	}
 }
 
 // restartSwitch ends vswitchd and starts it again. A killed one leaves its taps
