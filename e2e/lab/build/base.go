@@ -2,6 +2,8 @@ package build
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -27,6 +29,24 @@ func (b Builder) baseStep() step {
 		key:  cache.KeyOf("base", append([]string{baseSuite}, basePackages...)...),
 		what: "Debian " + baseSuite + " with OVN and OVS", cost: 2 * time.Minute, fill: b.fillBase,
 	}
+}
+
+// OVNRoot makes the base system and gives it a stable name in the cache, for
+// tests that run OVN's and OVS's daemons without a cluster.
+func (b Builder) OVNRoot(ctx context.Context) (string, error) {
+	base := b.baseStep()
+	if err := b.run(ctx, []step{base}); err != nil {
+		return "", err
+	}
+	link := filepath.Join(b.Cache.Dir, "ovn-root")
+	half := link + ".half"
+	if err := os.Remove(half); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	if err := os.Symlink(filepath.Join(b.Cache.Path(base.key), "root"), half); err != nil {
+		return "", err
+	}
+	return link, os.Rename(half, link)
 }
 
 func (b Builder) fillBase(ctx context.Context, dir string) error {

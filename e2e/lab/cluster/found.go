@@ -61,14 +61,17 @@ func decide(r record, want plan.Options, down []plan.Node) (action, error) {
 // bootMissing boots the nodes that crashed.
 func (l *Lab) bootMissing(ctx context.Context, r record) error {
 	p := plan.Of(r.Options)
-	for _, n := range crashed(r) {
+	missing := crashed(r)
+	for _, n := range missing {
 		if err := l.startNode(ctx, r, p, n); err != nil {
 			return err
 		}
 		l.say("node %s was down; booted", n.Name)
 	}
-	if err := l.waitRegistered(ctx, p); err != nil {
-		return err
+	for _, n := range missing {
+		if err := l.waitKubelet(ctx, n); err != nil {
+			return err
+		}
 	}
 	if p.CNI == plan.NoCNI {
 		return nil

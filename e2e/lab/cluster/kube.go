@@ -76,6 +76,15 @@ func (l *Lab) waitRegistered(ctx context.Context, p plan.Plan) error {
 	return err
 }
 
+// waitKubelet waits until a booted node's kubelet answers. The node's Ready
+// condition would not do: it stays true for 40 s after a crash.
+func (l *Lab) waitKubelet(ctx context.Context, n plan.Node) error {
+	return until(ctx, 2*time.Minute, "kubelet of "+n.Name, func() error {
+		_, err := l.kubectl(ctx, "get", "--raw", "/api/v1/nodes/"+n.Name+"/proxy/healthz", "--request-timeout=5s")
+		return err
+	})
+}
+
 func (l *Lab) waitNodesReady(ctx context.Context) error {
 	_, err := l.kubectl(ctx, "wait", "--for=condition=Ready", "node", "--all", "--timeout=180s")
 	return err

@@ -151,7 +151,8 @@ func (l *Lab) Crash(ctx context.Context, name string) error {
 }
 
 // Boot starts a node that crashed: its disk as it was, its network and /run new.
-func (l *Lab) Boot(ctx context.Context, name string) error {
+// With wait it returns when the node's kubelet answers, else when its init runs.
+func (l *Lab) Boot(ctx context.Context, name string, wait bool) error {
 	return l.change(func(r record, p plan.Plan) error {
 		n, err := p.Node(name)
 		if err != nil {
@@ -160,7 +161,10 @@ func (l *Lab) Boot(ctx context.Context, name string) error {
 		if _, err := node.InitPID(name); err == nil {
 			return fmt.Errorf("node %s is running: `lab crash %s` ends it", name, name)
 		}
-		return l.startNode(ctx, r, p, n)
+		if err := l.startNode(ctx, r, p, n); err != nil || !wait {
+			return err
+		}
+		return l.waitKubelet(ctx, n)
 	})
 }
 
