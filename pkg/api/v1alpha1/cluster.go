@@ -62,7 +62,8 @@ type ClusterSpec struct {
 	// InsecureDatabases lets the databases listen on plain TCP.
 	InsecureDatabases bool `json:"insecureDatabases,omitempty"`
 
-	// Datapath is OVS's: "system" (default), the kernel's; or "netdev", userspace.
+	// Datapath is OVS's: "system", the kernel's; or "netdev", userspace. Empty: the
+	// kernel's where the kernel has it.
 	Datapath string `json:"datapath,omitempty"`
 
 	Gateway GatewaySpec `json:"gateway,omitempty"`
