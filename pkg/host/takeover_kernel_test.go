@@ -55,7 +55,8 @@ ip netns exec pth-ovn ethtool -K ovn0 tx off
 
 // bridges makes in the OVS database what the engine would.
 func bridges(v *vswitch) {
-	v.vsctl(`--no-wait add-br br-int -- set bridge br-int datapath_type=netdev fail_mode=standalone external_ids:portolan/owner=ovs/node1
+	v.vsctl(`--no-wait set Open_vSwitch . external_ids:ovn-remote=unix:none external_ids:theirs=1 other_config:bundle-idle-timeout=180
+ -- add-br br-int -- set bridge br-int datapath_type=netdev fail_mode=standalone external_ids:portolan/owner=ovs/node1
  -- add-br br-ex -- set bridge br-ex datapath_type=netdev fail_mode=standalone other_config:hwaddr=` + nicMAC + ` external_ids:portolan/owner=ovs/node1
  -- set interface br-ex mtu_request=1500
  -- add-port br-ex eth0
@@ -228,7 +229,7 @@ func TestTakeover(t *testing.T) {
 	})
 	t.Run("cleanup", func(t *testing.T) {
 		a.stop()
-		if err := host.Cleanup(t.Context(), a.kernel, a.ovs, nil, nil); err != nil {
+		if err := host.Cleanup(t.Context(), a.kernel, a.ovs, []string{"ovn-remote", "ovn-encap-ip"}, []string{"bundle-idle-timeout"}); err != nil {
 			t.Fatal(err)
 		}
 		if got := addrs("eth0"); got != addrsBefore {
@@ -244,6 +245,10 @@ func TestTakeover(t *testing.T) {
 		}
 		if got := run(t, "nft", "list", "ruleset"); strings.Contains(got, "portolan") {
 			t.Errorf("nftables left:\n%s", got)
+		}
+		settings := v.do("ovs-vsctl", "--db=unix:"+v.sock(), "--columns=external_ids,other_config", "list", "Open_vSwitch")
+		if strings.Contains(settings, "ovn-remote") || strings.Contains(settings, "bundle") || !strings.Contains(settings, "theirs") {
+			t.Errorf("settings found %s, wanted theirs alone", settings)
 		}
 		if files, _ := os.ReadDir(dir); len(files) != 0 {
 			t.Errorf("state left: %v", files)

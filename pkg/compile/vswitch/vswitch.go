@@ -2,6 +2,7 @@ package vswitch
 
 import (
 	"crypto/sha256"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -102,15 +103,29 @@ func managementColumns(cluster *intent.Cluster, node *intent.Node) map[string]ro
 	return columns
 }
 
-// addSettings adds what ovn-controller and vswitchd read from the singleton
-// (decision 21). Keys that are not named here are not ours.
+// addSettings adds what ovn-controller and vswitchd read from the singleton.
+// Keys that are not named here are not ours.
 func addSettings(out *rows.Output, cluster *intent.Cluster, host *intent.Host) {
+	for key, val := range externalIDs(cluster, host) {
+		if val != "" {
+			out.Link(rows.Entry(root, "external_ids", key, val))
+		}
+	}
+	for key, val := range otherConfig() {
+		out.Link(rows.Entry(root, "other_config", key, val))
+	}
+	slices.SortFunc(out.Edges, rows.Edge.Compare)
+}
+
+// externalIDs are ovn-controller's settings (decision 21); "" means unset.
+func externalIDs(cluster *intent.Cluster, host *intent.Host) map[string]string {
 	ids := map[string]string{
 		"system-id":                    host.Chassis,
 		"hostname":                     host.Node,
 		"ovn-remote":                   host.Remote,
 		"ovn-encap-type":               "geneve",
 		"ovn-encap-ip":                 joinAddrs(host.EncapIPs),
+		"ovn-is-interconn":             "true", // or no tunnel is made to chassis of other zones
 		"ovn-set-local-ip":             "true",
 		"ovn-monitor-all":              "true",
 		"ovn-ofctrl-wait-before-clear": strconv.Itoa(waitBeforeClear(host)),
@@ -119,16 +134,20 @@ func addSettings(out *rows.Output, cluster *intent.Cluster, host *intent.Host) {
 		"ovn-bridge-mappings":          intent.PhysicalNetwork + ":" + host.Bridge,
 		"ovn-bridge-datapath-type":     string(host.Datapath),
 	}
-	if !cluster.GlobalZone {
-		ids["ovn-is-interconn"] = "true" // or no tunnel is made to chassis of other zones
+	if cluster.GlobalZone {
+		ids["ovn-is-interconn"] = ""
 	}
-	for k, val := range ids {
-		if val != "" {
-			out.Link(rows.Entry(root, "external_ids", k, val))
-		}
-	}
-	out.Link(rows.Entry(root, "other_config", "bundle-idle-timeout", strconv.Itoa(openflowProbe)))
-	slices.SortFunc(out.Edges, rows.Edge.Compare)
+	return ids
+}
+
+func otherConfig() map[string]string {
+	return map[string]string{"bundle-idle-timeout": strconv.Itoa(openflowProbe)}
+}
+
+// Settings lists every key of external_ids and other_config of the Open_vSwitch
+// row that this unit may write, sorted: what a node is cleaned of.
+func Settings() (ids, config []string) {
+	return slices.Sorted(maps.Keys(externalIDs(&intent.Cluster{}, &intent.Host{}))), slices.Sorted(maps.Keys(otherConfig()))
 }
 
 func waitBeforeClear(host *intent.Host) int {

@@ -2,6 +2,7 @@ package vswitch_test
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/portolan-cni/portolan/pkg/compile/vswitch"
@@ -145,6 +146,15 @@ func TestNodeWithoutSubnetHasNoManagementPort(t *testing.T) {
 	for _, r := range compile(&intent.Cluster{}, testHost(), testNode()).Rows {
 		if r.ID == "ovn-k8s-mp0" {
 			t.Errorf("found %v, wanted none before the node has a subnet", r.Ref)
+		}
+	}
+}
+
+func TestSettingsNamesEveryKey(t *testing.T) {
+	ids, config := vswitch.Settings()
+	for _, e := range compile(&intent.Cluster{}, testHost()).Edges {
+		if keys := map[string][]string{"external_ids": ids, "other_config": config}[e.Column]; !slices.Contains(keys, e.Key.Str) {
+			t.Errorf("%s:%s is written and not listed", e.Column, e.Key.Str)
 		}
 	}
 }
