@@ -311,3 +311,32 @@ func linkIndex(name string) int {
 	}
 	return i.Index
 }
+
+// TestLostBridgeGivesTheNICBack starts the agent on a node whose OVS database
+// was lost after the takeover: it must reach the API server before the engine can
+// make the bridge again, and take the NIC over again when it has.
+func TestLostBridgeGivesTheNICBack(t *testing.T) {
+	wire(t)
+	dir := t.TempDir()
+	before := addrs("eth0")
+	k := openKernel(t, dir)
+	g, err := k.Discover(host.Options{Bridge: "br-ex", RunDir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := k.SaveGateway(g); err != nil {
+		t.Fatal(err)
+	}
+	sh(t, "ip addr flush dev eth0 scope global")
+	v := startOVS(t)
+	a := startAgent(t, v, dir)
+	eventually(t, 5*time.Second, "the NIC has its addresses back", func() bool { return addrs("eth0") == before })
+	ping(t, "pth-peer", "172.18.0.2")
+	if got := run(t, "ip", "route"); !strings.Contains(got, "default via 172.18.0.1 dev eth0 proto static") {
+		t.Errorf("routes found\n%s", got)
+	}
+	bridges(v)
+	a.taken()
+	a.flows()
+	ping(t, "pth-peer", "172.18.0.2")
+}
