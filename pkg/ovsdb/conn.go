@@ -24,7 +24,7 @@ const LockName = "portolan"
 const (
 	backoffMin   = 50 * time.Millisecond
 	backoffMax   = 5 * time.Second
-	defaultProbe = 5 * time.Second
+	defaultProbe = 10 * time.Second
 )
 
 // Config says where a database is and how to use it.
@@ -37,7 +37,7 @@ type Config struct {
 	TLS      *tls.Config // for ssl:
 	Lock     bool        // hold LockName, and assert it in every transaction
 	// Probe is how long the server may be silent before it is asked, and again
-	// before it is given up; 0: 5 s.
+	// before it is given up; 0: 10 s.
 	Probe  time.Duration
 	Logger *slog.Logger // nil: slog.Default()
 	// Observe gets the figures of each Apply, on Apply's goroutine; nil: nobody does.

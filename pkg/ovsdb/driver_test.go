@@ -237,7 +237,6 @@ func TestWipeAndRestore(t *testing.T) {
 	awaitPorts(t, r, epoch, want)
 	epoch = r.conn.State().Epoch
 	s.Wipe()
-	s.Transact("OVN_Northbound", `{"op":"insert","table":"NB_Global","row":{}}`)
 	awaitPorts(t, r, epoch, want)
 }
 
@@ -308,5 +307,22 @@ func TestStrangersNameIsAProblemOfItsGroupAlone(t *testing.T) {
 	t.Log(rep.Statuses[0])
 	if diff := cmp.Diff(portNames(4), ports(s)); diff != "" {
 		t.Fatal(diff)
+	}
+}
+
+// TestTrafficFollowsTheDriver is the whole chain: intent, rows, northd, and what
+// OVN would do with a packet.
+func TestTrafficFollowsTheDriver(t *testing.T) {
+	o, things := ovsdbtest.Start(t), cluster(4)
+	r := startRig(t, o.NB, DriverConfig{}, things...)
+	r.settled(things...)
+	o.Sync()
+	if n := strings.Count(o.SB.Dump("OVN_Southbound", "Port_Binding", "logical_port"), "\n"); n != 4 {
+		t.Fatalf("%d port bindings, wanted 4", n)
+	}
+	o.Nbctl("lsp-set-addresses", "p02", "0a:00:00:00:00:02")
+	out := o.Trace("n1", `inport=="p00" && eth.src==0a:58:0a:f4:01:05 && eth.dst==0a:00:00:00:00:02`)
+	if !strings.Contains(out, `output to "p02"`) {
+		t.Fatalf("the packet did not arrive:\n%s", out)
 	}
 }

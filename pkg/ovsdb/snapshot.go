@@ -52,6 +52,9 @@ func (c *Conn) Snapshot(ctx context.Context) (engine.Snapshot, error) {
 	if err != nil {
 		return engine.Snapshot{}, err
 	}
+	if err := c.ensureSingleton(ctx, r); err != nil {
+		return engine.Snapshot{}, err
+	}
 	tables := rows.Tables(c.cfg.DB)
 	params := []any{databaseName(c.cfg.DB)}
 	for _, t := range tables {
@@ -88,6 +91,26 @@ func (c *Conn) Snapshot(ctx context.Context) (engine.Snapshot, error) {
 		}
 	}
 	return snap, c.synced(epoch)
+}
+
+// ensureSingleton makes the one row that a new or wiped database lacks until
+// northd or ovs-ctl makes it: changes of it would count no row. If somebody else
+// is faster, the table's limit of one row refuses ours.
+func (c *Conn) ensureSingleton(ctx context.Context, r *rpc) error {
+	table := singleton(c.cfg.DB).Name()
+	params := []any{databaseName(c.cfg.DB), operation{Op: "select", Table: table, Where: everyRow(), Columns: []string{"_uuid"}}}
+	var results []result
+	if err := r.call(ctx, "transact", params, &results); err != nil {
+		return fmt.Errorf("read %s: %w", table, err)
+	}
+	if len(results) == 1 && len(results[0].Rows) == 1 {
+		return nil
+	}
+	params = []any{params[0], operation{Op: "insert", Table: table, Row: map[string]columnValue{}}}
+	if err := r.call(ctx, "transact", params, nil); err != nil {
+		return fmt.Errorf("make the row of %s: %w", table, err)
+	}
+	return nil
 }
 
 func selectAll(t rows.Table) operation {

@@ -14,7 +14,7 @@ type operation struct {
 	Table     string                 `json:"table,omitempty"`
 	UUID      string                 `json:"uuid,omitempty"`
 	Where     *[]condition           `json:"where,omitempty"`
-	Row       map[string]columnValue `json:"row,omitempty"`
+	Row       map[string]columnValue `json:"row,omitzero"` // an insert without columns has an empty one
 	Mutations []mutation             `json:"mutations,omitempty"`
 	Columns   []string               `json:"columns,omitempty"`
 	Lock      string                 `json:"lock,omitempty"`

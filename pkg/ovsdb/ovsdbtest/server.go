@@ -25,19 +25,50 @@ type Server struct {
 	Dir      string // its sockets, database and logs; short, for sun_path's sake
 	Schema   string // the schema file it was made from
 	t        testing.TB
+	args     []string // more for ovsdb-server
 	proc     *process
 }
 
 // StartServer makes an empty database from a schema file and serves it until
-// the test ends.
-func StartServer(t testing.TB, schema string) *Server {
+// the test ends; args are more arguments for ovsdb-server.
+func StartServer(t testing.TB, schema string, args ...string) *Server {
+	t.Helper()
+	s := newServer(t, schema)
+	s.args = args
+	s.create()
+	s.Start()
+	t.Cleanup(s.Kill)
+	return s
+}
+
+// StartCluster serves one database by n servers in a raft cluster. Their
+// endpoints joined by commas are the cluster's.
+func StartCluster(t testing.TB, schema, database string, n int) []*Server {
+	t.Helper()
+	var servers []*Server
+	var first string
+	for range n {
+		s := newServer(t, schema)
+		raft := "unix:" + filepath.Join(s.Dir, "raft.sock")
+		if first == "" {
+			first = raft
+			Run(t, "ovsdb-tool", "create-cluster", s.file(), schema, raft)
+		} else {
+			Run(t, "ovsdb-tool", "join-cluster", s.file(), database, raft, first)
+		}
+		s.Start()
+		t.Cleanup(s.Kill)
+		Run(t, "ovsdb-client", "wait", s.Endpoint, database, "connected")
+		servers = append(servers, s)
+	}
+	return servers
+}
+
+func newServer(t testing.TB, schema string) *Server {
 	t.Helper()
 	need(t)
 	s := &Server{Dir: shortDir(t), Schema: schema, t: t}
 	s.Endpoint = "unix:" + filepath.Join(s.Dir, "db.sock")
-	s.create()
-	s.Start()
-	t.Cleanup(s.Kill)
 	return s
 }
 
@@ -45,8 +76,8 @@ func StartServer(t testing.TB, schema string) *Server {
 func (s *Server) Start() {
 	s.t.Helper()
 	socket := strings.TrimPrefix(s.Endpoint, "unix:")
-	s.proc = start(s.t, s.Dir, Command("ovsdb-server", "--remote=punix:"+socket,
-		"--unixctl="+filepath.Join(s.Dir, "ctl.sock"), "-vconsole:warn", "--no-chdir", s.file()))
+	args := append([]string{"--remote=punix:" + socket, "--unixctl=" + filepath.Join(s.Dir, "ctl.sock"), "-vconsole:warn", "--no-chdir"}, s.args...)
+	s.proc = start(s.t, s.Dir, Command("ovsdb-server", append(args, s.file())...))
 	await(s.t, "ovsdb-server to answer", func() bool {
 		c, err := net.Dial("unix", socket)
 		if err == nil {
