@@ -65,9 +65,14 @@ func (l *ledger) land(failed map[string]Failure) {
 		}
 	}
 	// All rows before any edge: another group may have written the edge's row.
-	for _, name := range names {
-		for _, rw := range f.groups[name].rows {
-			l.landRow(rw)
+	// Rows that go come last: a child may have moved away from one.
+	for _, gone := range []bool{false, true} {
+		for _, name := range names {
+			for _, rw := range f.groups[name].rows {
+				if (rw.row == nil) == gone {
+					l.landRow(rw)
+				}
+			}
 		}
 	}
 	for _, name := range names {
@@ -107,12 +112,40 @@ func (l *ledger) setRow(ref rows.Ref, s *rowState, row *rows.Row, holder string)
 			l.setRow(child, cs, nil, "")
 		}
 	}
+	for holder, strong := range maps.Clone(l.have.pointers[ref]) {
+		if !strong {
+			l.forget(holder, ref)
+		}
+	}
 	for slot := range maps.Clone(l.have.edgesOn[ref]) {
 		l.landEdge(edgeWrite{slot: slot})
 	}
 	for slot := range maps.Clone(l.have.edgesTo[ref]) {
 		l.landEdge(edgeWrite{slot: slot})
 	}
+}
+
+// forget takes the weak references to a row that is gone out of a holder, as the
+// database has done.
+func (l *ledger) forget(holder, target rows.Ref) {
+	s := l.rows[holder]
+	if s == nil || s.have == nil {
+		return
+	}
+	left := *s.have
+	left.Columns = nil
+	for _, c := range s.have.Columns {
+		c.Value = slices.DeleteFunc(slices.Clone(c.Value), func(p rows.Pair) bool {
+			return p.Key.Ref == target || p.Value.Ref == target
+		})
+		if len(c.Value) > 0 {
+			left.Columns = append(left.Columns, c)
+		}
+	}
+	l.have.dropRow(s.have)
+	s.have = &left
+	l.have.addRow(s.have)
+	l.touchRow(holder, s, s.groupName())
 }
 
 // groupName is the group that a row's pending change belongs to.

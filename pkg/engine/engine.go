@@ -39,6 +39,7 @@ type Engine struct {
 	readers map[intent.Dep]map[*unit]struct{}
 	dirty   map[*unit]struct{}
 	ledgers map[rows.DB]*ledger
+	early   map[rows.DB]*Snapshot // that came before Synced
 	synced  bool
 	now     int64
 	txn     uint64
@@ -69,6 +70,7 @@ func New(cfg Config) *Engine {
 	e := &Engine{
 		cfg: cfg, store: intent.NewStore(), kinds: map[string]int{}, units: map[Unit]*unit{},
 		readers: map[intent.Dep]map[*unit]struct{}{}, dirty: map[*unit]struct{}{}, ledgers: map[rows.DB]*ledger{},
+		early: map[rows.DB]*Snapshot{},
 	}
 	for i, k := range cfg.Kinds {
 		e.kinds[k.Name] = i
@@ -115,16 +117,20 @@ func (e *Engine) take(ev Event, ready *Ready) {
 		e.store.Delete(*ev.Delete)
 	case ev.Synced:
 		e.synced = true
-	case ev.Snapshot != nil:
-		if l := e.ledgers[ev.Snapshot.DB]; l != nil {
-			e.settle() // a snapshot is read against what is wanted
-			l.restore(*ev.Snapshot)
+		for _, db := range e.cfg.Databases {
+			if s := e.early[db]; s != nil {
+				e.restore(s)
+			}
 		}
+		clear(e.early)
+	case ev.Snapshot != nil:
+		e.restore(ev.Snapshot)
 	case ev.Result != nil:
 		if l := e.ledgers[ev.Result.DB]; l != nil && l.finish(*ev.Result, e.now) {
 			ready.Resync = append(ready.Resync, l.db)
 		}
 	case ev.Down != "":
+		delete(e.early, ev.Down)
 		if l := e.ledgers[ev.Down]; l != nil {
 			l.down()
 		}
@@ -135,6 +141,20 @@ func (e *Engine) take(ev Event, ready *Ready) {
 	case ev.Tick != 0:
 		e.now = max(e.now, ev.Tick)
 	}
+}
+
+// restore reads a snapshot against what is wanted, and so not before that is known.
+func (e *Engine) restore(s *Snapshot) {
+	l := e.ledgers[s.DB]
+	if l == nil {
+		return
+	}
+	if !e.synced {
+		e.early[s.DB] = s
+		return
+	}
+	e.settle()
+	l.restore(*s)
 }
 
 // settle brings desired up to date with intent. Before Synced it only notes

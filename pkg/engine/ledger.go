@@ -132,7 +132,7 @@ func (l *ledger) contributeEdge(u *unit, edge rows.Edge, said bool) {
 	l.touchEdge(slot, s, u.group)
 	l.hurry(u.group)
 	if slot.Key.Kind == rows.Reference {
-		l.came("released by " + slot.Row.String())
+		l.came(releasedBy + slot.Row.String())
 	}
 }
 
@@ -149,8 +149,8 @@ func (l *ledger) stirred(ref rows.Ref) {
 		return
 	}
 	l.came(ref.String())
-	l.came("held by " + ref.String())
-	l.came("released by " + ref.String())
+	l.came(heldBy + ref.String())
+	l.came(releasedBy + ref.String())
 	if s := l.rows[ref]; s != nil {
 		if n, ok := provides(s.want()); ok {
 			l.came(n.String())

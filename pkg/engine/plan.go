@@ -79,6 +79,12 @@ func (l *ledger) plan(now int64, maxOps int) (Txn, bool) {
 	return txn, true
 }
 
+// What a group may wait for besides a row or a name that comes.
+const (
+	heldBy     = "a unique name held by "
+	releasedBy = "release by "
+)
+
 // planner decides one transaction. in shrinks until every group in it has what
 // it needs, committed already or written by another group in it.
 type planner struct {
@@ -176,8 +182,11 @@ func (c *check) row(s *rowState, want *rows.Row) {
 		c.name(n)
 	}
 	for _, k := range uniqueKeys(want) {
+		if who, ok := c.p.l.strangers[k]; ok {
+			c.wait(want.Ref.String() + " to have its name, held by " + who)
+		}
 		if holder, ok := c.p.l.have.unique[k]; ok && holder != want.Ref && !c.leaves(holder, k) {
-			c.wait("held by " + holder.String())
+			c.wait(heldBy + holder.String())
 		}
 	}
 	if n, ok := provides(s.have); ok {
@@ -240,7 +249,7 @@ func (c *check) deletion(have *rows.Row) {
 		schema, _ := rows.SchemaOf(slot.Row.Table)
 		col, _ := schema.Column(slot.Column)
 		if s := c.p.l.edges[slot]; col.Strong && s != nil && (len(s.by) > 0 || !c.via(s.group)) {
-			c.wait("released by " + slot.Row.String())
+			c.wait(releasedBy + slot.Row.String())
 		}
 	}
 	if n, ok := have.Provides(); ok {
@@ -262,11 +271,11 @@ func (c *check) release(holder rows.Ref, still func(*rows.Row) bool) {
 		return
 	}
 	if want := s.want(); want != nil && still(want) {
-		c.wait("released by " + holder.String())
+		c.wait(releasedBy + holder.String())
 		return
 	}
 	if !s.settled() && !c.via(s.group) {
-		c.wait("released by " + holder.String())
+		c.wait(releasedBy + holder.String())
 	}
 }
 

@@ -88,8 +88,13 @@ func (l *ledger) restoreRow(a ActualRow, children map[rows.Ref]rows.Parent) {
 		return
 	}
 	s := l.rows[a.Ref]
-	if want := s.want(); want != nil {
-		have.Uses = want.Uses // not in the database; what is wanted is the best knowledge
+	// What a row uses is not in the database. If it is as wanted, neither differ
+	// the names; else they are read from its strings, or the last user of a name
+	// would be forgotten by a restart, and a deny opened.
+	if want := s.want(); want != nil && slices.EqualFunc(want.Columns, have.Columns, equalColumns) {
+		have.Uses = want.Uses
+	} else {
+		have.Uses = usesOf(&have)
 	}
 	s.have, s.holder = &have, a.Owner
 	if schema, _ := rows.SchemaOf(a.Table); !schema.ExternalIDs && s.want() != nil {
@@ -100,6 +105,8 @@ func (l *ledger) restoreRow(a ActualRow, children map[rows.Ref]rows.Parent) {
 	}
 	l.have.addRow(s.have)
 }
+
+func equalColumns(a, b rows.Column) bool { return a.Name == b.Name && a.Value.Equal(b.Value) }
 
 // known reports whether a referenced row is one of ours: wanted, or under our
 // tag. References to rows of others are left alone.

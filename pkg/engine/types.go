@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/portolan-cni/portolan/pkg/intent"
 	"github.com/portolan-cni/portolan/pkg/rows"
@@ -129,7 +130,7 @@ type Snapshot struct {
 type Status struct {
 	Group   string
 	DB      rows.DB
-	Waiting []string // names what each missing target is: "waiting on NB:Logical_Switch(node1)"
+	Waiting []string // what is missing: a row, a name, or that another lets go
 	Failure Failure  // of the last attempt; zero when there was none
 	Retry   int64    // when it is tried again, in the driver's ticks; 0: on an event
 }
@@ -139,7 +140,7 @@ func (s Status) String() string {
 	if s.Failure.Err != "" {
 		return fmt.Sprintf("%s in %s: %s", s.Group, s.DB, s.Failure.Err)
 	}
-	return fmt.Sprintf("%s in %s: %v", s.Group, s.DB, s.Waiting)
+	return fmt.Sprintf("%s in %s: waiting on %s", s.Group, s.DB, strings.Join(s.Waiting, ", "))
 }
 
 // Ready is what a Step asks the caller to do.
