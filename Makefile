@@ -20,7 +20,7 @@ export GIT_CONFIG_VALUE_0 := $(CURDIR)
 
 # go run keeps what it has built in Go's build cache: 100 s the first time, 1 s after.
 GOLANGCI ?= CGO_ENABLED=0 go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
-MODELGEN := go run github.com/ovn-kubernetes/libovsdb/cmd/modelgen@v0.8.1
+MODELGEN := go run github.com/ovn-kubernetes/libovsdb/cmd/modelgen
 
 # Packages that the tiers below the lab need; the lab installs its own.
 PACKAGES := ca-certificates conntrack debian-archive-keyring ethtool gcc iproute2 iputils-ping libc6-dev \
@@ -36,7 +36,7 @@ E2E ?= Matrix
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 ##--- building
 
@@ -98,7 +98,7 @@ policy: ## the repository's own rules
 
 .PHONY: unit
 unit: ## unit tests and scripts, with the race detector
-	CGO_ENABLED=1 $(GOTEST) -race -timeout 10m ./cmd/... ./pkg/... ./e2e/stage/...
+	CGO_ENABLED=1 $(GOTEST) -race -timeout 10m ./cmd/... ./deploy/... ./pkg/... ./e2e/...
 	cd e2e/lab && $(GOTEST) -timeout 5m $$(go list ./... | grep -vE '/lab/(kube|upstream|suite)$$')
 
 .PHONY: generated

@@ -1,6 +1,7 @@
 package portolan_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -48,7 +49,8 @@ func TestChangelogHasUnreleased(t *testing.T) {
 
 var codeSpan = regexp.MustCompile("`([^`\n]+)`")
 
-// TestDocsNameFilesThatExist keeps prose true: a path in code quotes is a path.
+// TestDocsNameFilesThatExist keeps prose true: a path in code quotes is a path,
+// and what follows a colon is a function or method in that file.
 func TestDocsNameFilesThatExist(t *testing.T) {
 	docs := []string{"README.md", "CONTRIBUTING.md"}
 	for _, pattern := range []string{"docs/*.md", "docs/adr/*.md"} {
@@ -61,20 +63,39 @@ func TestDocsNameFilesThatExist(t *testing.T) {
 	found := 0
 	for _, doc := range docs {
 		for _, m := range codeSpan.FindAllStringSubmatch(read(t, doc), -1) {
-			name, _, _ := strings.Cut(m[1], " ")
-			name, _, _ = strings.Cut(name, ":") // path:Function
+			word, _, _ := strings.Cut(m[1], " ")
+			name, function, _ := strings.Cut(word, ":")
 			if !repoPath(name) {
 				continue
 			}
 			found++
-			if matches, err := filepath.Glob(name); err != nil || len(matches) == 0 {
-				t.Errorf("%s names %s, which does not exist", doc, name)
+			if err := exists(name, function); err != nil {
+				t.Errorf("%s names %s: %v", doc, word, err)
 			}
 		}
 	}
 	if found == 0 {
 		t.Error("no path found in any document: the pattern is wrong")
 	}
+	if exists("policy_repo_test.go", "NoSuchFunction") == nil || exists("no/such/file.go", "") == nil {
+		t.Error("a name that does not exist was not found")
+	}
+}
+
+// exists says what is wrong with a path, and a function in it if one is named.
+func exists(path, function string) error {
+	text, err := os.ReadFile(path)
+	if function == "" {
+		matches, err := filepath.Glob(path)
+		if err == nil && len(matches) == 0 {
+			err = os.ErrNotExist
+		}
+		return err
+	}
+	if err == nil && !regexp.MustCompile(`(?m)^func (\([^)]*\) )?`+regexp.QuoteMeta(function)+`[\[(]`).Match(text) {
+		return errors.New("no such function in that file")
+	}
+	return err
 }
 
 // repoPath tells paths of this repository from commands, annotations and flags.
@@ -108,8 +129,8 @@ func TestDocsLinksResolve(t *testing.T) {
 	}
 }
 
-var makeTarget = regexp.MustCompile(`(?m)^([a-z][a-z-]*):`)
-var makeCall = regexp.MustCompile("`make ([a-z-]+)")
+var makeTarget = regexp.MustCompile(`(?m)^([a-z][a-z0-9-]*):`)
+var makeCall = regexp.MustCompile("`make ([a-z0-9-]+)")
 
 // TestDocsNameMakeTargets keeps the commands that documents name runnable.
 func TestDocsNameMakeTargets(t *testing.T) {
