@@ -19,7 +19,9 @@ func announce(ifIndex int, mac net.HardwareAddr, addresses []netip.Prefix) error
 	if err != nil {
 		return fmt.Errorf("opening a packet socket: %w", err)
 	}
-	defer unix.Close(fd)
+	// The kernel waits for an RCU grace period, 10 ms and more, when a packet socket
+	// is closed. The pod need not.
+	defer func() { go unix.Close(fd) }()
 	var errs []error
 	for _, a := range addresses {
 		frame := arpAnnouncement(mac, a.Addr())
