@@ -96,7 +96,7 @@ func (e *encoder) find(groups []engine.GroupOps) {
 			case engine.Insert:
 				in := &insertion{owner: op.Owner, group: g.Group, values: map[string]rows.Value{}}
 				for _, c := range op.Row.Columns {
-					in.values[c.Name] = c.Value
+					in.values[c.Name] = slices.Clip(c.Value) // appending must not write into the op's own
 				}
 				e.inserts[op.Row.Ref] = in
 				e.born = append(e.born, op.Row.Ref)
@@ -134,7 +134,7 @@ func (e *encoder) set(group string, op engine.Op) {
 	ref := op.Row.Ref
 	if in := e.inserts[ref]; in != nil {
 		for _, c := range op.Row.Columns {
-			in.values[c.Name] = c.Value
+			in.values[c.Name] = slices.Clip(c.Value)
 		}
 		return
 	}
@@ -151,11 +151,11 @@ func (e *encoder) link(group string, to rows.Parent, key rows.Atom, value ...row
 		pair.Value = value[0]
 	}
 	if in := e.inserts[to.Row]; in != nil {
-		in.values[to.Column] = with(in.values[to.Column], pair)
+		in.values[to.Column] = append(in.values[to.Column], pair)
 		return
 	}
 	s := e.slot(group, to.Row, to.Column)
-	s.insert = with(s.insert, pair)
+	s.insert = append(s.insert, pair)
 }
 
 // delete files the end of a row. A row of a non-root table ends by its parent
@@ -184,7 +184,7 @@ func (e *encoder) at(group string, ref rows.Ref) *change {
 		e.changes[ref] = ch
 		e.order = append(e.order, ref)
 	}
-	if !slices.Contains(ch.groups, group) {
+	if n := len(ch.groups); n == 0 || ch.groups[n-1] != group { // a group's operations come together
 		ch.groups = append(ch.groups, group)
 	}
 	return ch
@@ -198,17 +198,14 @@ func (e *encoder) slot(group string, ref rows.Ref, column string) *slots {
 	return ch.slots[column]
 }
 
-func (s *slots) drop(p rows.Pair) { s.remove = with(s.remove, p) }
+func (s *slots) drop(p rows.Pair) { s.remove = append(s.remove, p) }
 
-// with adds a pair to a value; a key that is there takes the new value.
-func with(v rows.Value, p rows.Pair) rows.Value {
-	i, found := slices.BinarySearchFunc(v, p.Key, func(q rows.Pair, k rows.Atom) int { return q.Key.Compare(k) })
-	v = slices.Clone(v)
-	if found {
-		v[i] = p
-		return v
-	}
-	return slices.Insert(v, i, p)
+// canonical sorts pairs that were appended as they came; of equal keys the last
+// holds.
+func canonical(v rows.Value) rows.Value {
+	slices.Reverse(v)
+	slices.SortStableFunc(v, func(a, b rows.Pair) int { return a.Key.Compare(b.Key) })
+	return slices.CompactFunc(v, func(a, b rows.Pair) bool { return a.Key == b.Key })
 }
 
 // insert makes the insert of a row, with our tags where the table can hold them.
@@ -221,8 +218,11 @@ func (e *encoder) insert(ref rows.Ref) step {
 			tag[engine.ZoneKey] = e.zone
 		}
 		for _, p := range rows.Map(tag) {
-			in.values["external_ids"] = with(in.values["external_ids"], p)
+			in.values["external_ids"] = append(in.values["external_ids"], p)
 		}
+	}
+	for name, v := range in.values {
+		in.values[name] = canonical(slices.Clone(v))
 	}
 	op := operation{Op: "insert", Table: ref.Table.Name(), UUID: ref.UUID(), Row: columnsOf(schema, in.values)}
 	return step{operation: op, groups: []string{in.group}}
@@ -262,6 +262,7 @@ func (e *encoder) change(ref rows.Ref) []step {
 func (s *slots) mutations(c rows.ColumnSchema) []mutation {
 	v := columnValue{schema: c, uuid: uuidOf}
 	var remove, insert []mutation
+	s.remove, s.insert = canonical(s.remove), canonical(s.insert)
 	if len(s.remove) > 0 {
 		remove = []mutation{{c.Name, "delete", v.elements(s.remove)}}
 	}
