@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,8 +10,12 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/portolan-cni/portolan/pkg/host"
+	"github.com/portolan-cni/portolan/pkg/intent"
 )
 
 // daemon is one of OVS's or OVN's programs as a container runs it: in the
@@ -22,6 +27,7 @@ type daemon struct {
 	dirs     []string
 	database database // zero: has none
 	argv     []string
+	bridge   string // that must be in the Open_vSwitch database first; "": none
 }
 
 // database is a file that ovsdb-server serves.
@@ -67,7 +73,7 @@ func daemons() []daemon {
 		}},
 		{name: "ovn-controller", short: "Run ovn-controller", dirs: []string{ovnRun}, argv: []string{
 			"ovn-controller", db, "--no-chdir", "--pidfile=" + ovnRun + "/ovn-controller.pid",
-		}},
+		}, bridge: intent.IntegrationBridge},
 	}
 	for i := range list {
 		list[i].argv = append(list[i].argv, "-vconsole:info", "-vsyslog:off", "-vfile:off")
@@ -83,7 +89,14 @@ func daemonCommand() *cobra.Command {
 	for _, d := range daemons() {
 		root.AddCommand(&cobra.Command{
 			Use: d.name, Short: d.short, Args: cobra.NoArgs,
-			RunE: func(*cobra.Command, []string) error { return d.become() },
+			RunE: func(cmd *cobra.Command, _ []string) error {
+				if d.bridge != "" {
+					if err := waitBridge(cmd.Context(), d.bridge); err != nil {
+						return fmt.Errorf("%s: %w", d.name, err)
+					}
+				}
+				return d.become()
+			},
 		})
 	}
 	return root
@@ -146,4 +159,29 @@ func ovsdbTool(args ...string) (string, error) {
 		return "", fmt.Errorf("ovsdb-tool %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(string(out)))
 	}
 	return string(out), nil
+}
+
+// waitBridge returns once the Open_vSwitch database has a bridge. ovn-controller
+// would make br-int itself, without our tags and with the kernel's datapath, and
+// the agent's could never be written beside it.
+func waitBridge(ctx context.Context, bridge string) error {
+	ovs, err := host.OpenOVS(ctx, "unix:"+ovsRun+"/db.sock")
+	if err != nil {
+		return err
+	}
+	defer ovs.Close()
+	net := time.NewTicker(time.Second) // under the doorbell, which may miss a change
+	defer net.Stop()
+	for {
+		_, found, err := ovs.Bridge(ctx, bridge)
+		if err != nil || found {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-ovs.Changed():
+		case <-net.C:
+		}
+	}
 }

@@ -60,6 +60,10 @@ func discover(cfg *Config, kernel *host.Kernel, ovs *host.OVS) (facts, error) {
 	if err != nil {
 		return f, err
 	}
+	if f.gateway.Foreign != "" && f.gateway.Foreign != f.datapath {
+		// Patch ports do not cross datapaths.
+		f.datapath, f.reason = f.gateway.Foreign, "bridge "+f.gateway.Bridge+" has it"
+	}
 	f.chassis, err = chassisID(cfg.StateDir)
 	return f, err
 }

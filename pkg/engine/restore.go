@@ -76,6 +76,7 @@ func (l *ledger) restoreRow(a ActualRow, children map[rows.Ref]rows.Parent) {
 				e.have, e.value = true, p.Value
 				l.have.addEdge(slot)
 			case p.Key.Kind == rows.Reference && !l.known(p.Key.Ref):
+			case col.Map && shared(a.Table, c.Name) && !l.says(a.Ref, c.Name, p.Key):
 			default:
 				own = append(own, p)
 			}
@@ -107,6 +108,25 @@ func (l *ledger) restoreRow(a ActualRow, children map[rows.Ref]rows.Parent) {
 }
 
 func equalColumns(a, b rows.Column) bool { return a.Name == b.Name && a.Value.Equal(b.Value) }
+
+// shared reports whether others keep keys of their own in a map column of rows
+// that we own: ovn-controller writes ct-zone-* on br-int and ovn-installed on
+// interfaces, people write external_ids everywhere. There only the keys that we
+// say are ours; one that an earlier release said and this one does not, stays.
+func shared(t rows.Table, column string) bool {
+	return column == "external_ids" || t.DB() == rows.OVS
+}
+
+// says reports whether the row's owner gives a map column this key.
+func (l *ledger) says(ref rows.Ref, column string, key rows.Atom) bool {
+	s := l.rows[ref]
+	if s == nil || s.want() == nil {
+		return false
+	}
+	v, _ := s.want().Column(column)
+	_, ok := v.Get(key)
+	return ok
+}
 
 // known reports whether a referenced row is one of ours: wanted, or under our
 // tag. References to rows of others are left alone.
