@@ -133,7 +133,7 @@ func (m *manifests) add(t *testing.T, file string, doc []byte) {
 func TestRules(t *testing.T) {
 	want := map[string][]string{
 		"ClusterRole//portolan-manager":        {"nodes get,list,watch,patch"},
-		"Role/portolan/portolan-manager-lease": {"leases create", "leases get,update of portolan-manager"},
+		"Role/portolan/portolan-manager-lease": {"leases create", "leases get,update,patch of portolan-manager"},
 		"Role/default/portolan-manager-events": {"events create,patch"},
 		"ClusterRole//portolan-node":           {"nodes,pods get,list,watch,patch", "namespaces list,watch"},
 	}

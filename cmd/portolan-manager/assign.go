@@ -26,6 +26,8 @@ type assigner struct {
 	ids     *alloc.IDs
 	subnets *alloc.Subnets
 	state   map[string]*nodeState
+	rests   []resting
+	now     func() time.Time
 }
 
 // nodeState is what is known of a node beyond its annotations.
@@ -74,7 +76,7 @@ func newAssigner(clusterSubnets []string, now func() time.Time) (*assigner, erro
 	if err != nil {
 		return nil, err
 	}
-	return &assigner{ids: ids, subnets: subnets, state: map[string]*nodeState{}}, nil
+	return &assigner{ids: ids, subnets: subnets, state: map[string]*nodeState{}, now: now}, nil
 }
 
 // olderFirst orders nodes: of two that claim one value, the first keeps it.
@@ -109,6 +111,9 @@ func (a *assigner) of(name string) *nodeState {
 
 // forget puts to rest what a deleted node held.
 func (a *assigner) forget(name string) {
+	if s := a.state[name]; s != nil && (s.id != 0 || s.subnets != nil) {
+		a.rests = append(a.rests, resting{Node: name, ID: s.id, Subnets: s.subnets, Since: a.now()})
+	}
 	delete(a.state, name)
 	a.ids.Release(name)
 	a.subnets.Release(name)

@@ -172,3 +172,29 @@ func TestSubnetsOfAnEarlierPlanStay(t *testing.T) {
 	expect(t, a, testNode("m", 0, "", ""), `3 {"default":["10.244.1.0/25"]}`) // not 0.0 or 0.128, which overlap
 	expect(t, a, n, "!NodeSubnetOutsidePlan")
 }
+
+func TestRestsAreHandedOn(t *testing.T) {
+	before, c := newTest(t, "10.244.0.0/16/24")
+	expect(t, before, testNode("gone", 2, "", ""), `2 {"default":["10.244.0.0/24"]}`)
+	stays := testNode("stays", 1, "", "")
+	expect(t, before, stays, `3 {"default":["10.244.1.0/24"]}`)
+	before.forget("gone")
+	rests := before.resting()
+
+	c.t = c.t.Add(time.Minute)
+	after, err := newAssigner([]string{"10.244.0.0/16/24"}, c.now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	after.reserve(stays)
+	after.resume(rests)
+	expect(t, after, testNode("new", 0, "", ""), `4 {"default":["10.244.2.0/24"]}`)
+	if n := len(after.resting()); n != 1 {
+		t.Errorf("%d rests handed on again", n)
+	}
+	c.t = c.t.Add(5 * time.Minute)
+	if n := len(after.resting()); n != 0 {
+		t.Errorf("%d rests after they ended", n)
+	}
+	expect(t, after, testNode("newer", 0, "", ""), `2 {"default":["10.244.0.0/24"]}`)
+}

@@ -106,6 +106,7 @@ func (e election) lead(ctx context.Context) error {
 	defer recorder.Close()
 	l := newLoop(e.client, a, e.log)
 	l.event = func(node string, f finding) { recorder.Warning(kube.NodeTarget(node), f.reason, f.message) }
+	l.recall, l.keep = e.recall, e.keep
 	l.synced = func() { e.metrics.ready.Store(true) }
 	l.done = func(result string) {
 		e.metrics.show(a)

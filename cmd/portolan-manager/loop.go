@@ -26,9 +26,14 @@ type loop struct {
 	nodes    cache.Store
 	informer cache.Controller
 
-	event  func(node string, f finding) // called when a finding is new, or found again after a retry
-	synced func()                       // called when the existing allocations are known
-	done   func(result string)          // called after each node: "written", "conflict", "failed", or "" for nothing to write
+	said map[string]time.Time // when a node's finding was last told, by node and reason
+	now  func() time.Time
+
+	event  func(node string, f finding)           // called when a finding is new, and again while it lasts
+	recall func(context.Context) []resting        // what an earlier leader put to rest
+	keep   func(context.Context, []resting) error // tells the next leader what rests
+	synced func()                                 // called when the existing allocations are known
+	done   func(result string)                    // called after each node: "written", "conflict", "failed", or "" for nothing to write
 }
 
 // newLoop makes a loop whose callbacks do nothing.
@@ -36,6 +41,8 @@ func newLoop(client kube.Client, a *assigner, log *slog.Logger) *loop {
 	limit := workqueue.NewTypedItemExponentialFailureRateLimiter[string](200*time.Millisecond, time.Minute)
 	l := &loop{
 		client: client, assigner: a, log: log, queue: workqueue.NewTypedRateLimitingQueue(limit),
+		said: map[string]time.Time{}, now: time.Now,
+		recall: func(context.Context) []resting { return nil }, keep: func(context.Context, []resting) error { return nil },
 		event: func(string, finding) {}, synced: func() {}, done: func(string) {},
 	}
 	l.nodes, l.informer = kube.NewNodeInformer(client, cache.ResourceEventHandlerDetailedFuncs{
@@ -65,7 +72,7 @@ func (l *loop) run(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	l.takeOver()
+	l.takeOver(ctx)
 	l.synced()
 	for {
 		name, shutdown := l.queue.Get()
@@ -78,7 +85,7 @@ func (l *loop) run(ctx context.Context) error {
 }
 
 // takeOver reserves what every node has before any node is given something new.
-func (l *loop) takeOver() {
+func (l *loop) takeOver(ctx context.Context) {
 	var nodes []*corev1.Node
 	for _, o := range l.nodes.List() {
 		nodes = append(nodes, o.(*corev1.Node))
@@ -87,6 +94,7 @@ func (l *loop) takeOver() {
 	for _, n := range nodes {
 		l.assigner.reserve(n)
 	}
+	l.assigner.resume(l.recall(ctx))
 	for _, n := range nodes {
 		l.queue.Add(n.Name)
 	}
@@ -96,20 +104,12 @@ func (l *loop) takeOver() {
 func (l *loop) reconcile(ctx context.Context, name string) {
 	o, exists, err := l.nodes.GetByKey(name)
 	if err != nil || !exists {
-		l.assigner.forget(name)
-		for _, other := range l.assigner.troubled() {
-			l.queue.Add(other)
-		}
-		l.log.Info("node gone, its id and subnets rest", "node", name)
-		l.done("")
+		l.forget(ctx, name)
 		return
 	}
 	node := o.(*corev1.Node)
 	d := l.assigner.assign(node)
-	for _, f := range d.findings {
-		l.log.Warn("node not fully allocated", "node", name, "reason", f.reason, "cause", f.message)
-		l.event(name, f)
-	}
+	l.tell(name, d.findings)
 	result := l.write(ctx, node, d.annotations)
 	switch {
 	case result == "failed" || result == "conflict":
@@ -121,6 +121,48 @@ func (l *loop) reconcile(ctx context.Context, name string) {
 		l.queue.Forget(name)
 	}
 	l.done(result)
+}
+
+// forget puts to rest what a deleted node had. The next leader is told before
+// anybody is given anything of it, in all likelihood: the rest is five minutes.
+func (l *loop) forget(ctx context.Context, name string) {
+	l.assigner.forget(name)
+	l.tell(name, nil)
+	l.log.Info("node gone, its id and subnets rest", "node", name)
+	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
+	if err := l.keep(ctx, l.assigner.resting()); err != nil {
+		l.log.Warn("rest not recorded, will retry", "node", name, "err", err)
+		l.queue.AddRateLimited(name)
+	} else {
+		l.queue.Forget(name)
+	}
+	for _, other := range l.assigner.troubled() {
+		l.queue.Add(other)
+	}
+	l.done("")
+}
+
+// tellAgain is how often a finding that lasts is told: Events are kept for an
+// hour, and a node is looked at whenever its kubelet reports.
+const tellAgain = 10 * time.Minute
+
+// tell makes Events and log lines of a node's findings, each once in a while.
+func (l *loop) tell(name string, findings []finding) {
+	for _, reason := range []string{reasonNoID, reasonNoSubnet, reasonIDTaken, reasonSubnetTaken, reasonOutside, reasonRestored} {
+		key := name + " " + reason
+		i := slices.IndexFunc(findings, func(f finding) bool { return f.reason == reason })
+		if i < 0 {
+			delete(l.said, key)
+			continue
+		}
+		if last, ok := l.said[key]; ok && l.now().Sub(last) < tellAgain {
+			continue
+		}
+		l.said[key] = l.now()
+		l.log.Warn("node not allocated as it should be", "node", name, "reason", reason, "cause", findings[i].message)
+		l.event(name, findings[i])
+	}
 }
 
 // write patches a node and says how it went. The patch holds the version that the

@@ -132,6 +132,24 @@ func TestLoopReportsExhaustionAndGoesOn(t *testing.T) {
 	})
 }
 
+func TestFindingsAreToldOnceInAWhile(t *testing.T) {
+	c := &clock{time.Unix(1e9, 0)}
+	var told []string
+	l := newLoop(fake.NewClientset(), nil, slog.New(slog.DiscardHandler))
+	l.now = c.now
+	l.event = func(_ string, f finding) { told = append(told, f.message) }
+	say := func(message string) { l.tell("n", []finding{{reasonNoSubnet, message}}) }
+	say("1")
+	say("2") // the same finding, worded by another time
+	c.t = c.t.Add(tellAgain)
+	say("3")
+	l.tell("n", nil)
+	say("4") // gone and back
+	if got := strings.Join(told, ""); got != "134" {
+		t.Errorf("told %s", got)
+	}
+}
+
 func TestLoopRetriesConflictsAndFailures(t *testing.T) {
 	client := fake.NewClientset(testNode("a", 3, "", ""))
 	var mu sync.Mutex
@@ -192,6 +210,14 @@ func TestElection(t *testing.T) {
 		if code, body := get(t, web.URL+path); code != http.StatusOK || !strings.Contains(body, want) {
 			t.Errorf("%s: %d %s", path, code, body)
 		}
+	}
+	e := election{cfg: cfg, client: client, log: slog.New(slog.DiscardHandler)}
+	rests := []resting{{Node: "x", ID: 7, Since: time.Unix(1e9, 0).UTC()}}
+	if err := e.keep(ctx, rests); err != nil {
+		t.Fatal(err)
+	}
+	if got := e.recall(ctx); len(got) != 1 || got[0].ID != 7 || !got[0].Since.Equal(rests[0].Since) {
+		t.Errorf("the Lease says %+v rests", got)
 	}
 	cancel()
 	if err := <-ended; !errors.Is(err, context.Canceled) {

@@ -234,7 +234,7 @@ type mergePatch struct {
 }
 
 type patchMeta struct {
-	UID             string             `json:"uid,omitempty"`             // a precondition: the server refuses to change it
+	UID             string             `json:"uid,omitempty"`             // a precondition: the server refuses to change it (422)
 	ResourceVersion string             `json:"resourceVersion,omitempty"` // a precondition likewise
 	Annotations     map[string]*string `json:"annotations"`
 }
@@ -255,14 +255,15 @@ func (p *Patcher) write(ctx context.Context, t Target, values map[string]*string
 	switch {
 	case apierrors.IsNotFound(err):
 		return &goneError{err}
-	case apierrors.IsConflict(err) && t.UID != "" && p.replaced(ctx, t):
+	case (apierrors.IsConflict(err) || apierrors.IsInvalid(err)) && t.UID != "" && p.replaced(ctx, t):
 		return &goneError{fmt.Errorf("another object has taken its name: %w", err)}
 	}
 	return err
 }
 
-// replaced tells whether an object of another UID has the target's name: the
-// server answers a UID precondition with the same Conflict as a lost race.
+// replaced tells whether an object of another UID has the target's name. The server
+// does not say so itself: it answers Invalid, for the UID cannot be changed, or the
+// same Conflict as for a lost race.
 func (p *Patcher) replaced(ctx context.Context, t Target) bool {
 	var uid types.UID
 	if t.Namespace == "" {

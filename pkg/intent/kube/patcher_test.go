@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/client-go/kubernetes/fake"
 	ktesting "k8s.io/client-go/testing"
 )
@@ -85,7 +86,10 @@ func TestPatcherLeavesAReplacedPodAlone(t *testing.T) {
 	client := fake.NewClientset(now)
 	client.PrependReactor("patch", "pods", func(a ktesting.Action) (bool, runtime.Object, error) {
 		if strings.Contains(string(a.(ktesting.PatchAction).GetPatch()), `"uid":"old"`) {
-			return true, nil, apierrors.NewConflict(schema.GroupResource{Resource: "pods"}, "web", errors.New("the UID in the precondition is not the object's"))
+			// As kube-apiserver 1.34 answers.
+			return true, nil, apierrors.NewInvalid(schema.GroupKind{Kind: "Pod"}, "web", field.ErrorList{
+				field.Invalid(field.NewPath("metadata", "uid"), "old", "field is immutable"),
+			})
 		}
 		return false, nil, nil
 	})
