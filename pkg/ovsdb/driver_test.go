@@ -326,3 +326,38 @@ func TestTrafficFollowsTheDriver(t *testing.T) {
 		t.Fatalf("the packet did not arrive:\n%s", out)
 	}
 }
+
+func TestPortMovesToAnotherSwitch(t *testing.T) {
+	s, things := nbServer(t), cluster(2)
+	r := startRig(t, s, DriverConfig{}, things...)
+	r.settled(things...)
+	r.proxy.Take()
+	r.driver.Sink().Put(aPort("p00", "n2"))
+	r.settled(things...)
+	if sent := r.proxy.Take(); strings.Contains(sent, `"op":"insert"`) || strings.Contains(sent, `"op":"delete"`) {
+		t.Errorf("the row was made anew: %s", sent)
+	}
+	if got := find(t, snapshot(t, r.conn), portRef("p00")).Parent.Row; got != switchRef("n2") {
+		t.Fatalf("p00 is on %v, wanted n2", got)
+	}
+}
+
+func TestRestartRemovesACopyOfOurRow(t *testing.T) {
+	s, things := nbServer(t), cluster(2)
+	r := startRig(t, s, DriverConfig{}, things...)
+	r.settled(things...)
+	r.stop()
+	s.Transact("OVN_Northbound", `{"op":"insert","table":"Logical_Switch","row":{"name":"n1","external_ids":["map",[["portolan/id","n1"],["portolan/owner","switch/n1"],["portolan/zone","z1"]]]}}`,
+		`{"op":"insert","table":"Logical_Switch","row":{"name":"n9","external_ids":["map",[["portolan/id","n9"],["portolan/owner","switch/n9"],["portolan/zone","z1"]]]}}`,
+		`{"op":"insert","table":"Logical_Switch","row":{"name":"theirs"}}`)
+	r = startRig(t, s, DriverConfig{}, append(things, aSwitch("n9"))...)
+	r.settled(append(things, aSwitch("n9"))...)
+	names := strings.Fields(s.Dump("OVN_Northbound", "Logical_Switch", "name"))
+	slices.Sort(names)
+	if diff := cmp.Diff([]string{"n1", "n2", "n9", "theirs"}, names); diff != "" {
+		t.Fatal(diff)
+	}
+	if got := find(t, snapshot(t, r.conn), switchRef("n9")); got.UUID != switchRef("n9").UUID() {
+		t.Errorf("n9 kept the UUID %s", got.UUID)
+	}
+}
