@@ -54,7 +54,7 @@ type ValidAttachment struct {
 
 // ParseRequest validates a call. Its error is a *wire.Error.
 func ParseRequest(c *wire.Call) (*Request, error) {
-	r := &Request{Command: c.Command, ContainerID: c.ContainerID, Netns: c.Netns, IfName: c.IfName}
+	r := &Request{Command: c.Command}
 	var err error
 	if r.Config, err = ParseConfig(c.Config); err != nil {
 		return nil, err
@@ -81,6 +81,7 @@ func ParseRequest(c *wire.Call) (*Request, error) {
 	if strings.ContainsRune(c.Netns, 0) || c.Netns != "" && !strings.HasPrefix(c.Netns, "/") {
 		return nil, wire.Errorf(wire.CodeEnvironment, "CNI_NETNS %q is not an absolute path", c.Netns)
 	}
+	r.ContainerID, r.Netns, r.IfName = c.ContainerID, c.Netns, c.IfName
 	if r.Args, err = ParseArgs(c.Args); err != nil {
 		return nil, err
 	}
