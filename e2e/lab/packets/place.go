@@ -1,0 +1,48 @@
+// Package packets sends and receives real packets between the places of the lab
+// (nodes, pods, the outside host) and tells what arrived, from whom and whole.
+//
+//	Place.Do ── a locked thread in the place's network namespace
+//	  ├─ Serve    answers TCP and UDP with what it saw; notes pings
+//	  ├─ TCP, UDP, Ping   ask, and compare with what was sent
+//	  └─ Raw, Sniff       forge frames, and look for them elsewhere
+//
+// Sockets are opened inside the namespace by this process, so a probe costs
+// microseconds and its claim is the kernel's, not a tool's text.
+package packets
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// Place is a network namespace with a name and an address.
+type Place struct {
+	Name string
+	Path string // of the namespace: /proc/PID/ns/net, /run/netns/NAME
+	Addr netip.Addr
+}
+
+// Do runs fn with its thread in the place's namespace. Sockets that fn opens
+// belong to the place and may be used anywhere afterwards.
+func (p Place) Do(fn func() error) error {
+	done := make(chan error, 1)
+	go func() { // its thread is thrown away with it: LockOSThread is never undone
+		runtime.LockOSThread()
+		ns, err := os.Open(p.Path)
+		if err != nil {
+			done <- fmt.Errorf("%s: %w", p.Name, err)
+			return
+		}
+		defer ns.Close()
+		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+			done <- fmt.Errorf("%s: enter %s: %w", p.Name, p.Path, err)
+			return
+		}
+		done <- fn()
+	}()
+	return <-done
+}
