@@ -1,17 +1,28 @@
 package main
 
+import "maps"
+
+// Reasons that many entries share.
+const (
+	northd     = "ovn-northd writes it"
+	controller = "ovn-controller writes it"
+	vswitchd   = "ovs-vswitchd writes it"
+	start      = "ovs-ctl writes it when the daemons start"
+	cfg        = "the handshake of configuration numbers: the batch's own transaction writes it, no unit"
+	mapParent  = "its parent reference is the value of a map, which a rows.Parent cannot name"
+)
+
 // leftOut names the tables ("DB:Table") and columns ("DB:Table.column") that no
 // unit may give, with the reason. Ephemeral columns are left out without an
 // entry here.
 func leftOut() map[string]string {
-	const (
-		northd     = "ovn-northd writes it"
-		controller = "ovn-controller writes it"
-		vswitchd   = "ovs-vswitchd writes it"
-		start      = "ovs-ctl writes it when the daemons start"
-		cfg        = "the handshake of configuration numbers: the batch's own transaction writes it, no unit"
-		mapParent  = "its parent reference is the value of a map, which a rows.Parent cannot name"
-	)
+	all := northbound()
+	maps.Copy(all, southbound())
+	maps.Copy(all, openVSwitch())
+	return all
+}
+
+func northbound() map[string]string {
 	return map[string]string{
 		"NB:BFD.status":                            northd,
 		"NB:Logical_Router_Port.ipv6_prefix":       northd + " (prefix delegation)",
@@ -25,7 +36,11 @@ func leftOut() map[string]string {
 		"NB:NB_Global.nb_cfg_timestamp":            northd,
 		"NB:NB_Global.sb_cfg":                      northd,
 		"NB:NB_Global.sb_cfg_timestamp":            northd,
+	}
+}
 
+func southbound() map[string]string {
+	return map[string]string{
 		"SB:ACL_ID":                        northd,
 		"SB:Address_Set":                   northd,
 		"SB:Advertised_Route":              northd,
@@ -64,7 +79,11 @@ func leftOut() map[string]string {
 		"SB:SB_Global.options":             northd + ", a copy of NB_Global's",
 		"SB:Service_Monitor":               northd + ", ovn-controller its status",
 		"SB:Static_MAC_Binding":            northd,
+	}
+}
 
+func openVSwitch() map[string]string {
+	return map[string]string{
 		"OVS:AutoAttach":                    "the protocol is obsolete; nothing of ours uses it",
 		"OVS:Bridge.auto_attach":            "the protocol is obsolete; nothing of ours uses it",
 		"OVS:Bridge.datapath_version":       vswitchd,
