@@ -173,8 +173,7 @@ func need(t testing.TB) {
 	t.Helper()
 	if Root() == "/" {
 		if _, err := exec.LookPath("ovsdb-server"); err != nil {
-			t.Fatalf("no OVN 25.03 tree: make one with `mmdebstrap --variant=minbase "+
-				"--include=ovn-central,ovn-host,openvswitch-switch trixie DIR`, and link it to %s or set %s=DIR", DefaultRoot, RootEnv)
+			t.Fatalf("no OVN: `make ovn-root` makes a tree with OVN 25.03 and OVS 3.5 in %s; or set %s to a root directory that has them", DefaultRoot, RootEnv)
 		}
 	}
 }
