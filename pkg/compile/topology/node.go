@@ -228,7 +228,7 @@ func (p plan) remote(out *rows.Output) {
 	}
 	chassis := rows.Ref{Table: "SB:Chassis", ID: p.node.Chassis}
 	for _, ip := range p.node.EncapIPs {
-		out.Add(rows.Child("SB:Encap", p.node.Chassis+"/"+ip.String(), chassis, "encaps", map[string]rows.Value{
+		out.Add(rows.Child("SB:Encap", "geneve/"+ip.String(), chassis, "encaps", map[string]rows.Value{
 			"type": rows.Str("geneve"), "ip": rows.Str(ip.String()), "chassis_name": rows.Str(p.node.Chassis),
 			"options": rows.Map(map[string]string{"csum": "true"}),
 		}))
