@@ -36,12 +36,14 @@ import (
 // The kernel tier runs by root: go test -tags kernel ./pkg/cni/... The test
 // binary starts itself in a network and mount namespace of its own, with a real
 // ovsdb-server and ovs-vswitchd (userspace datapath) there. No ovn-controller
-// runs: standIn writes ovn-installed once vswitchd has given a port its number.
+// runs but in TestKernelOVN: standIn writes ovn-installed once vswitchd has given
+// a port its number.
 // A server that is to be killed is a further start of the same binary.
 const (
 	envInside = "PTT_INSIDE" // set in the private namespaces: the run directory
 	envServer = "PTT_SERVER" // set in a server: its serverConfig
 	bridge    = "br-int"
+	markOVN   = "ptt-ovn" // in br-int's external_ids: the stand-in rests
 )
 
 func TestMain(m *testing.M) {
@@ -77,13 +79,9 @@ func outsideMain() int {
 func insideMain(m *testing.M, dir string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	daemons, err := startOVS(ctx, dir)
-	defer func() {
-		for _, d := range slices.Backward(daemons) {
-			_ = d.Process.Kill()
-			_ = d.Wait()
-		}
-	}()
+	ds := &daemons{dir: dir}
+	defer ds.stop()
+	err := startOVS(ds, dir)
 	if err == nil {
 		err = buildPlugin(dir)
 	}
@@ -101,43 +99,59 @@ func database() string { return "unix:" + filepath.Join(os.Getenv(envInside), "d
 
 func binDir() string { return filepath.Join(os.Getenv(envInside), "bin") }
 
+// daemons are what a test has started; the last is stopped first.
+type daemons struct {
+	dir     string
+	running []*exec.Cmd
+}
+
+// start runs a daemon of OVS or OVN in the foreground of its own process.
+func (d *daemons) start(name string, args ...string) error {
+	as := fmt.Sprintf("%s-%d", name, len(d.running))
+	c := ovsdbtest.Command(name, append(args, "--log-file="+filepath.Join(d.dir, as+".log"), "-vconsole:off",
+		"--unixctl="+filepath.Join(d.dir, as+".ctl"))...)
+	c.Env = append(os.Environ(), "OVS_RUNDIR="+os.Getenv(envInside), "OVS_LOGDIR="+d.dir, "OVN_RUNDIR="+d.dir, "OVN_LOGDIR="+d.dir)
+	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := c.Start(); err != nil {
+		return err
+	}
+	d.running = append(d.running, c)
+	return nil
+}
+
+func (d *daemons) stop() {
+	for _, c := range slices.Backward(d.running) {
+		_ = c.Process.Kill()
+		_ = c.Wait()
+	}
+}
+
 // startOVS starts the two daemons in the current namespaces and makes br-int.
-func startOVS(ctx context.Context, dir string) (daemons []*exec.Cmd, err error) {
+func startOVS(ds *daemons, dir string) error {
 	if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
-		return nil, err
+		return err
 	}
 	if err := os.MkdirAll("/run/netns", 0o755); err != nil {
-		return nil, err
+		return err
 	}
 	if err := syscall.Mount("ptt", "/run/netns", "tmpfs", 0, ""); err != nil {
-		return nil, err
+		return err
 	}
 	conf := filepath.Join(dir, "conf.db")
 	if out, err := ovsdbtest.Command("ovsdb-tool", "create", conf, ovsdbtest.Schema("vswitch")).CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("ovsdb-tool: %w: %s", err, out)
+		return fmt.Errorf("ovsdb-tool: %w: %s", err, out)
 	}
-	start := func(name string, args ...string) error {
-		c := ovsdbtest.Command(name, append(args, "--no-chdir", "--log-file="+filepath.Join(dir, name+".log"), "-vconsole:off",
-			"--unixctl="+filepath.Join(dir, name+".ctl"))...)
-		c.Env = append(os.Environ(), "OVS_RUNDIR="+dir, "OVS_LOGDIR="+dir)
-		c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-		if err := c.Start(); err != nil {
-			return err
-		}
-		daemons = append(daemons, c)
-		return nil
-	}
-	if err := start("ovsdb-server", conf, "--remote=p"+database()); err != nil {
-		return daemons, err
+	if err := ds.start("ovsdb-server", conf, "--remote=p"+database()); err != nil {
+		return err
 	}
 	if _, err := vsctl("--no-wait", "init", "--", "add-br", bridge, "--", "set", "bridge", bridge, "datapath_type=netdev", "fail_mode=secure"); err != nil {
-		return daemons, err
+		return err
 	}
-	if err := start("ovs-vswitchd", database(), "--disable-system"); err != nil {
-		return daemons, err
+	if err := ds.start("ovs-vswitchd", database(), "--disable-system"); err != nil {
+		return err
 	}
-	_, err = vsctl("--timeout=20", "wait-until", "interface", bridge, "ofport=65534")
-	return daemons, err
+	_, err := vsctl("--timeout=20", "wait-until", "interface", bridge, "ofport=65534")
+	return err
 }
 
 // vsctl runs ovs-vsctl; it retries the connection by itself.
@@ -201,9 +215,13 @@ func standIn(ctx context.Context, _ string) error {
 
 func installAll(ctx context.Context, c client.Client) {
 	var waiting []vswitch.Interface
+	real := &vswitch.Interface{Name: bridge}
+	if err := c.Get(ctx, real); err == nil && real.ExternalIDs[markOVN] != "" {
+		return // a real ovn-controller is at work
+	}
 	_ = c.WhereCache(func(i *vswitch.Interface) bool {
 		ids := i.ExternalIDs
-		return ids["iface-id"] != "" && ids["ovn-installed"] == "" && ids["ptt-hold"] == "" && i.Ofport != nil && *i.Ofport > 0
+		return ids["iface-id"] != "" && ids["ovn-installed"] == "" && i.Ofport != nil && *i.Ofport > 0
 	}).List(ctx, &waiting)
 	for _, i := range waiting {
 		m, _ := ovsdb.NewOvsMap(map[string]string{"ovn-installed": "true"})
