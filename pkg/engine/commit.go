@@ -25,7 +25,7 @@ func (l *ledger) finish(r Result, now int64) bool {
 		return true
 	}
 	for name, f := range r.Failed {
-		if g := l.groups[name]; g != nil {
+		if g := l.groups[name]; g != nil && f.Class != Withheld {
 			g.fail(f, now)
 		}
 	}

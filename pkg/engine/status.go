@@ -150,3 +150,16 @@ func (e *Engine) Units() []Unit {
 
 // Object returns one intent object, for dumps.
 func (e *Engine) Object(k intent.Key) (intent.Object, bool) { return e.store.Object(k) }
+
+// Sayers lists the groups of the units that say an edge.
+func (e *Engine) Sayers(edge rows.Edge) []string {
+	l := e.ledgers[edge.Row.Table.DB()]
+	if l == nil || l.edges[edge.Slot()] == nil {
+		return nil
+	}
+	var out []string
+	for _, c := range l.edges[edge.Slot()].by {
+		out = append(out, c.unit.group)
+	}
+	return out
+}

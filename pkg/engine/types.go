@@ -61,9 +61,15 @@ type Op struct {
 type GroupOps struct {
 	Group string
 	Ops   []Op
+	// Needs names groups before it in the transaction without which this one must
+	// not be committed: a database does not refuse a user without its name, or a
+	// name's deletion under a user, and traffic would pass (decision 3).
+	Needs []string
+	// Tied says that this group and the one before it need each other.
+	Tied bool
 }
 
-// Txn is one transaction: groups that may be bisected at their borders only.
+// Txn is one transaction: groups that may be bisected at the borders of Parts.
 type Txn struct {
 	DB     rows.DB
 	ID     uint64 // counts up from 1 over all databases
@@ -80,6 +86,43 @@ func (t Txn) Len() int {
 	return n
 }
 
+// Parts cuts a transaction's groups where it may be bisected. A part is not to be
+// written when one that it needs was not: see Withhold.
+func Parts(groups []GroupOps) [][]GroupOps {
+	var parts [][]GroupOps
+	for i, g := range groups {
+		if i > 0 && g.Tied {
+			parts[len(parts)-1] = append(parts[len(parts)-1], g)
+			continue
+		}
+		parts = append(parts, groups[i:i+1:i+1])
+	}
+	return parts
+}
+
+// Withhold parts what may still be written once some groups have failed from
+// what needs one of them, itself or through others. Those it adds to failed.
+func Withhold(parts [][]GroupOps, failed map[string]Failure) (rest [][]GroupOps) {
+	for _, part := range parts {
+		missing := ""
+		for _, g := range part {
+			for _, need := range g.Needs {
+				if _, bad := failed[need]; bad {
+					missing = need
+				}
+			}
+		}
+		if missing == "" {
+			rest = append(rest, part)
+			continue
+		}
+		for _, g := range part {
+			failed[g.Group] = Failure{Class: Withheld, Err: "not written without " + missing}
+		}
+	}
+	return rest
+}
+
 // Class tells what may make a failed group succeed.
 type Class uint8
 
@@ -87,6 +130,7 @@ type Class uint8
 const (
 	IO         Class = iota + 1 // the database could not be asked, or lost the answer: back off 1 s to 60 s
 	Constraint                  // the database refused the content: back off to 5 min, shown as a problem
+	Withheld                    // not tried: a group that it needs was not written. No fault of its own
 	Vanished                    // a mutate counted no row: the ledger is wrong, resync the database
 )
 

@@ -202,15 +202,7 @@ func (s *Shell) perform(t engine.Txn) {
 		return
 	}
 	failed := map[string]engine.Failure{}
-	whole := t.Groups
-	t.Groups = nil
-	for _, g := range whole {
-		if f, bad := s.faults[g.Group]; bad {
-			failed[g.Group] = f
-			continue
-		}
-		t.Groups = append(t.Groups, g)
-	}
+	t.Groups = s.refuse(t.Groups, failed)
 	res := engine.Result{DB: t.DB, Txn: t.ID}
 	if len(t.Groups) > 0 {
 		res = d.Apply(t)
@@ -221,6 +213,22 @@ func (s *Shell) perform(t engine.Txn) {
 	maps.Copy(res.Failed, failed)
 	res.Lost = res.Lost || lost != ""
 	s.Event(engine.Event{Result: &res})
+}
+
+// refuse takes out the parts that are to fail, and what needs them.
+func (s *Shell) refuse(groups []engine.GroupOps, failed map[string]engine.Failure) []engine.GroupOps {
+	var rest [][]engine.GroupOps
+	for _, part := range engine.Parts(groups) {
+		i := slices.IndexFunc(part, func(g engine.GroupOps) bool { return s.faults[g.Group].Class != 0 })
+		if i < 0 {
+			rest = append(rest, part)
+			continue
+		}
+		for _, g := range part {
+			failed[g.Group] = s.faults[part[i].Group]
+		}
+	}
+	return slices.Concat(engine.Withhold(rest, failed)...)
 }
 
 // Restart forgets everything but the intent and the databases, as a process

@@ -53,25 +53,32 @@ func (d *DB) Name() rows.DB { return d.name }
 func (d *DB) Len() int { return len(d.rows) }
 
 // Apply performs a transaction as the database layer does: whole, or, when it
-// is refused, in halves at group borders until the groups at fault are known.
+// is refused, in halves at the borders of its parts until those at fault are
+// known. What needs one of them is withheld.
 func (d *DB) Apply(t engine.Txn) engine.Result {
 	res := engine.Result{DB: t.DB, Txn: t.ID, Failed: map[string]engine.Failure{}}
-	d.bisect(t, t.Groups, res.Failed)
+	d.bisect(t.NbCfg, engine.Parts(t.Groups), res.Failed)
 	return res
 }
 
-func (d *DB) bisect(t engine.Txn, groups []engine.GroupOps, failed map[string]engine.Failure) {
-	vanished, err := d.transact(t.NbCfg, groups)
+func (d *DB) bisect(nbCfg int64, parts [][]engine.GroupOps, failed map[string]engine.Failure) {
+	parts = engine.Withhold(parts, failed)
+	if len(parts) == 0 {
+		return
+	}
+	vanished, err := d.transact(nbCfg, slices.Concat(parts...))
 	switch {
 	case err == nil:
 		for _, g := range vanished {
 			failed[g] = engine.Failure{Class: engine.Vanished, Err: "a mutate counted no row"}
 		}
-	case len(groups) == 1:
-		failed[groups[0].Group] = engine.Failure{Class: engine.Constraint, Err: err.Error()}
+	case len(parts) == 1:
+		for _, g := range parts[0] {
+			failed[g.Group] = engine.Failure{Class: engine.Constraint, Err: err.Error()}
+		}
 	default:
-		d.bisect(t, groups[:len(groups)/2], failed)
-		d.bisect(t, groups[len(groups)/2:], failed)
+		d.bisect(nbCfg, parts[:len(parts)/2], failed)
+		d.bisect(nbCfg, parts[len(parts)/2:], failed)
 	}
 }
 
@@ -162,4 +169,11 @@ func foreignUUID(ref rows.Ref) string {
 	u := uuid.NewSHA1(uuid.NameSpaceURL, []byte(rows.FormatRef(ref)))
 	u[6] = u[6]&0x0f | 0x40
 	return u.String()
+}
+
+// Clone is a copy that changes apart.
+func (d *DB) Clone() *DB {
+	c := *d
+	c.rows, c.Lost = maps.Clone(d.rows), slices.Clone(d.Lost)
+	return &c
 }

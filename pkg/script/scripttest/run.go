@@ -3,6 +3,7 @@ package scripttest
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -84,4 +85,20 @@ func Simulate(names ...rows.DB) []script.Database {
 		dbs = append(dbs, Simulated{enginetest.New(n)})
 	}
 	return dbs
+}
+
+// Refuse takes groups out of a transaction as if the database refused them, with
+// what needs them, and adds them to failed.
+func Refuse(groups []engine.GroupOps, failed map[string]engine.Failure, bad func(group string) bool) []engine.GroupOps {
+	var rest [][]engine.GroupOps
+	for _, part := range engine.Parts(groups) {
+		if !slices.ContainsFunc(part, func(g engine.GroupOps) bool { return bad(g.Group) }) {
+			rest = append(rest, part)
+			continue
+		}
+		for _, g := range part {
+			failed[g.Group] = engine.Failure{Class: engine.Constraint, Err: "refused by the test"}
+		}
+	}
+	return slices.Concat(engine.Withhold(rest, failed)...)
 }
