@@ -116,21 +116,6 @@ func imageCommand(lab source) *cobra.Command {
 		}}
 }
 
-func ovnRootCommand(lab source) *cobra.Command {
-	return &cobra.Command{Use: "ovn-root", Short: "make the directory tree with OVN and OVS, and print where it is", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
-		l, err := lab()
-		if err != nil {
-			return err
-		}
-		path, err := l.Builder.OVNRoot(cmd.Context())
-		if err != nil {
-			return err
-		}
-		_, err = fmt.Fprintln(cmd.OutOrStdout(), path)
-		return err
-	}}
-}
-
 func crashCommand(lab source) *cobra.Command {
 	return &cobra.Command{Use: "crash NODE", Short: "kill everything of a node at once", Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
 		l, err := lab()

@@ -19,10 +19,13 @@ func (l *Lab) install(ctx context.Context, r record, image build.Archive) error 
 		return err
 	}
 	l.say("portolan's image imported")
-	dir := l.overlay(r.Options)
+	dir, err := l.overlay(p)
+	if err != nil {
+		return err
+	}
 	// Objects of a kind that the same kustomization defines are refused until the
 	// API server serves that kind.
-	err := until(ctx, time.Minute, "apply "+dir, func() error {
+	err = until(ctx, time.Minute, "apply "+dir, func() error {
 		_, err := l.kubectl(ctx, "apply", "--server-side", "-k", dir)
 		return err
 	})
@@ -34,19 +37,6 @@ func (l *Lab) install(ctx context.Context, r record, image build.Archive) error 
 		return err
 	}
 	return l.waitNodesReady(ctx)
-}
-
-// overlay is the most fitting kustomization in deploy/: one for the lab with
-// this zone layout and these families, one for the lab, or the plain one.
-func (l *Lab) overlay(o plan.Options) string {
-	deploy := filepath.Join(l.Builder.Repo, "deploy")
-	for _, name := range []string{"lab-" + o.Zone + "-" + o.Families, "lab-" + o.Zone, "lab"} {
-		dir := filepath.Join(deploy, name)
-		if _, err := os.Stat(filepath.Join(dir, "kustomization.yaml")); err == nil {
-			return dir
-		}
-	}
-	return deploy
 }
 
 // waitRollouts waits for every workload of deploy/. If one does not come, the
