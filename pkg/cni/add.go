@@ -68,9 +68,8 @@ func (a *Agent) add(ctx context.Context, t *trace, r *Request) (*Result, error) 
 	if err := a.ensure(ctx, t, e); err != nil {
 		return nil, err
 	}
-	moved, err := a.attach(ctx, t, e, r)
-	if err != nil {
-		return nil, errors.Join(err, a.rollback(ctx, e, r.ContainerID, moved))
+	if err := a.attach(ctx, t, e, r); err != nil {
+		return nil, errors.Join(err, a.rollback(ctx, t, e, r))
 	}
 	return a.result(e, r), nil
 }
@@ -105,44 +104,53 @@ func (a *Agent) reuse(ctx context.Context, t *trace, e *entry, r *Request) (done
 	return false, a.discard(ctx, t, e)
 }
 
-// attach gives the port to the sandbox. moved says whether the peer may have left
-// its parking place, also when it fails.
-func (a *Agent) attach(ctx context.Context, t *trace, e *entry, r *Request) (moved bool, err error) {
+// attach gives the port to the sandbox.
+func (a *Agent) attach(ctx context.Context, t *trace, e *entry, r *Request) error {
 	t.port = e.port.Name
 	if err := t.enter(ctx, StageClaim); err != nil {
-		return false, err
+		return err
 	}
 	if err := a.config.Ports.Claim(ctx, e.port.Name, r.ContainerID, r.IfName); err != nil {
-		return false, err
+		return err
 	}
 	a.setOwner(e, r.ContainerID)
 	e.port.IfName = r.IfName
-	if err := t.enter(ctx, StageInstalled); err != nil {
-		return false, err
+	// OVN, if it is not ready yet, goes on while the peer is moved: the kernel takes
+	// an RCU grace period for that (10 to 20 ms). It is announced when OVN is ready.
+	enter := func(stage string) error {
+		if stage == StageAnnounce {
+			if err := t.enter(ctx, StageInstalled); err != nil {
+				return err
+			}
+			if err := a.config.Ports.WaitInstalled(ctx, e.port.Name); err != nil {
+				return err
+			}
+		}
+		return t.enter(ctx, stage)
 	}
-	if err := a.config.Ports.WaitInstalled(ctx, e.port.Name); err != nil {
-		return false, err
-	}
-	enter := func(stage string) error { return t.enter(ctx, stage) }
 	if err := a.config.Links.Attach(a.device(e), a.endpoint(e, r), enter); err != nil {
-		return true, err
+		return err
 	}
-	return true, t.enter(ctx, StageAnswer)
+	return t.enter(ctx, StageAnswer)
 }
 
-// rollback undoes what an ADD did: before the move the port becomes a prepared
-// one again, so that a slow OVN goes on where it was; after it, it is removed.
-func (a *Agent) rollback(ctx context.Context, e *entry, sandbox string, moved bool) error {
+// rollback undoes what an ADD did. When OVN was too slow, the port becomes a
+// prepared one again, so that the next ADD goes on where this one was; when
+// anything else failed after the move, it is removed.
+func (a *Agent) rollback(ctx context.Context, t *trace, e *entry, r *Request) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTime)
 	defer cancel()
-	if moved {
-		parked, err := a.config.Links.Parked(a.device(e))
-		if err != nil || !parked {
+	if e.port.Sandbox != r.ContainerID {
+		return nil // not even claimed
+	}
+	d := a.device(e)
+	if t.stage == StageInstalled {
+		if err := a.config.Links.Detach(d, a.endpoint(e, r)); err != nil {
 			return errors.Join(err, a.discard(ctx, nil, e))
 		}
 	}
-	if e.port.Sandbox != sandbox {
-		return nil
+	if parked, err := a.config.Links.Parked(d); err != nil || !parked {
+		return errors.Join(err, a.discard(ctx, nil, e))
 	}
 	if err := a.config.Ports.Claim(ctx, e.port.Name, "", defaultInterface); err != nil {
 		return err

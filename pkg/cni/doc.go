@@ -4,7 +4,7 @@
 // Output: veth pairs, OVS ports, and the allocation of each pod (Publisher).
 //
 //	informer ── Bound/Gone ──> Agent ── Prepare ──> Pool → veth, peer parked → OVS port → Publisher
-//	portolan-cni ── Call ──> Server ── ADD ──> [prepared] → claim → ovn-installed → move, name, configure, announce
+//	portolan-cni ── Call ──> Server ── ADD ──> [prepared] → claim → move, name, configure → ovn-installed → announce
 //
 // Ports are prepared when a pod is bound to the node (decision 26): what takes
 // OVN 40 ms and more is done before the runtime asks, and ADD only moves the

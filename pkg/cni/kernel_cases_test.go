@@ -3,7 +3,7 @@
 package cni_test
 
 import (
-	"fmt"
+	"context"
 	"os"
 	"os/exec"
 	"strings"
@@ -362,25 +362,34 @@ func refused(path string) bool {
 	return strings.Contains(string(out), "refused")
 }
 
-// TestKernelLatency prints how long an ADD takes over the socket, and in which
-// stages: with a port that is prepared and installed, as it normally is, and
-// without.
-func TestKernelLatency(t *testing.T) {
-	for _, prepared := range []bool{true, false} {
-		s := testServer(t)
-		var took []time.Duration
-		for i := range 30 {
-			id := fmt.Sprintf("lat%t%d", prepared, i)
-			ns := sandbox(t, id)
-			if prepared {
-				s.prepare()
-			}
-			began := time.Now()
-			s.succeed(kernelCall(wire.Add, id, ns))
-			took = append(took, time.Since(began))
-			s.succeed(kernelCall(wire.Del, id, ns))
-			s.must("gone uid-web")
-		}
-		t.Logf("prepared=%t %s; %s", prepared, quantiles(took), s.must("stages"))
+// TestKernelSlowOVN: an ADD that gives up waiting for OVN leaves a prepared port,
+// and an empty sandbox.
+func TestKernelSlowOVN(t *testing.T) {
+	if _, err := vsctl("set", "interface", bridge, "external_ids:"+markOVN+"=true"); err != nil { // the stand-in rests
+		t.Fatal(err)
+	}
+	s := testServer(t)
+	ns := sandbox(t, "slow")
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if _, err := wire.Do(ctx, s.config.Socket, kernelCall(wire.Add, "slow", ns)); err == nil {
+		t.Fatal("an ADD was answered without ovn-installed")
+	}
+	s.succeed(kernelCall(wire.Del, "slow", ns)) // waits until the ADD is undone
+	if got := s.left(); got != "veths=1 ports=1 chains=1 owners [uid-web]" {
+		t.Error(got)
+	}
+	if out := in(t, ns, "ip", "-o", "link"); strings.Count(out, "\n") != 1 {
+		t.Errorf("left in the sandbox: %s", out)
+	}
+	if _, err := vsctl("remove", "interface", bridge, "external_ids", markOVN); err != nil {
+		t.Fatal(err)
+	}
+	s.succeed(kernelCall(wire.Add, "slow", ns))
+	s.succeed(kernelCall(wire.Check, "slow", ns))
+	s.succeed(kernelCall(wire.Del, "slow", ns))
+	s.must("gone uid-web")
+	if got := s.left(); got != clean {
+		t.Error(got)
 	}
 }

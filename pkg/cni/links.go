@@ -50,6 +50,8 @@ type Links interface {
 	// Attach moves the parked peer into the endpoint, names, configures and
 	// announces it. It calls enter before each of the three; its error ends Attach.
 	Attach(d Device, e Endpoint, enter func(stage string) error) error
+	// Detach takes the peer back from the endpoint and parks it, without addresses.
+	Detach(d Device, e Endpoint) error
 	// Verify reports what an attached endpoint lacks, nil when nothing.
 	Verify(d Device, e Endpoint) error
 	// Delete removes the pair by its host's end; nothing when it is gone.

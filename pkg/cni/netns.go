@@ -29,22 +29,17 @@ func openNetns(path string) (*os.File, error) {
 
 // inside runs f on a thread that has entered the namespace, with a netlink handle
 // there. The thread enters once for all that is to be done.
-func inside(ns *os.File, f func(h *netlink.Handle) error) error {
+func (v *Veths) inside(ns *os.File, f func(h *netlink.Handle) error) error {
 	done := make(chan error, 1)
 	go func() {
 		done <- func() error {
 			// A thread that cannot go back stays locked and dies with this goroutine.
 			runtime.LockOSThread()
-			home, err := os.Open("/proc/thread-self/ns/net")
-			if err != nil {
-				return err
-			}
-			defer home.Close()
 			if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
 				return fmt.Errorf("%w: entering %s: %w", errNetns, ns.Name(), err)
 			}
 			defer func() {
-				if unix.Setns(int(home.Fd()), unix.CLONE_NEWNET) == nil {
+				if unix.Setns(int(v.home.Fd()), unix.CLONE_NEWNET) == nil {
 					runtime.UnlockOSThread()
 				}
 			}()
@@ -79,7 +74,7 @@ func (v *Veths) Attach(d Device, e Endpoint, enter func(string) error) error {
 	if err := v.handle.LinkSetNsFd(peer, int(ns.Fd())); err != nil {
 		return fmt.Errorf("moving %s to %s: %w", d.Parked, e.Netns, err)
 	}
-	return inside(ns, func(h *netlink.Handle) error {
+	return v.inside(ns, func(h *netlink.Handle) error {
 		if err := enter(StageConfigure); err != nil {
 			return err
 		}
@@ -94,6 +89,34 @@ func (v *Veths) Attach(d Device, e Endpoint, enter func(string) error) error {
 			return err
 		}
 		return announce(peer.Attrs().Index, peer.Attrs().HardwareAddr, e.Addresses)
+	})
+}
+
+// Detach implements Links.
+func (v *Veths) Detach(d Device, e Endpoint) error {
+	ns, err := openNetns(e.Netns)
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	return v.inside(ns, func(h *netlink.Handle) error {
+		peer, err := find(h, d.Parked)
+		if err == nil && peer == nil {
+			peer, err = find(h, e.IfName)
+		}
+		if err != nil || peer == nil {
+			return err // nothing to take back: Parked tells
+		}
+		if err := h.LinkSetDown(peer); err != nil {
+			return fmt.Errorf("bringing down %s: %w", e.IfName, err)
+		}
+		if err := h.LinkSetName(peer, d.Parked); err != nil {
+			return fmt.Errorf("naming %s %s again: %w", e.IfName, d.Parked, err)
+		}
+		if err := h.LinkSetNsFd(peer, int(v.home.Fd())); err != nil {
+			return fmt.Errorf("taking %s back: %w", d.Parked, err)
+		}
+		return nil
 	})
 }
 
@@ -172,7 +195,7 @@ func (v *Veths) Verify(d Device, e Endpoint) error {
 		return err
 	}
 	defer ns.Close()
-	return inside(ns, func(h *netlink.Handle) error { return verify(h, host, e) })
+	return v.inside(ns, func(h *netlink.Handle) error { return verify(h, host, e) })
 }
 
 func verify(h *netlink.Handle, host netlink.Link, e Endpoint) error {

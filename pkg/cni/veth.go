@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 
 	"github.com/safchain/ethtool"
 	"github.com/vishvananda/netlink"
@@ -14,22 +15,32 @@ import (
 // Veths makes pairs in the network namespace that the process is in.
 type Veths struct {
 	handle   *netlink.Handle
-	checksum bool // leave checksum offload on
+	home     *os.File // the namespace that the host's ends are in
+	checksum bool     // leave checksum offload on
 }
 
 // NewVeths opens a netlink socket in the calling process's network namespace.
 // userspace says that the datapath is vswitchd's own, which needs complete
 // checksums in every packet: "tx off" on both ends.
 func NewVeths(userspace bool) (*Veths, error) {
+	runtime.LockOSThread() // handle and home are of one thread, so of one namespace
+	defer runtime.UnlockOSThread()
+	home, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		return nil, err
+	}
 	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
-		return nil, fmt.Errorf("opening netlink: %w", err)
+		return nil, errors.Join(fmt.Errorf("opening netlink: %w", err), home.Close())
 	}
-	return &Veths{handle: h, checksum: !userspace}, nil
+	return &Veths{handle: h, home: home, checksum: !userspace}, nil
 }
 
-// Close closes the netlink socket.
-func (v *Veths) Close() { v.handle.Close() }
+// Close closes the netlink socket and the namespace.
+func (v *Veths) Close() {
+	v.handle.Close()
+	_ = v.home.Close()
+}
 
 // Create implements Links.
 func (v *Veths) Create(d Device) error {

@@ -188,6 +188,17 @@ func (l *Links) step(d cni.Device, e cni.Endpoint, stage string) error {
 	return nil
 }
 
+// Detach implements cni.Links.
+func (l *Links) Detach(d cni.Device, e cni.Endpoint) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if at, ok := l.pairs[d.Host]; !ok || at.Netns != e.Netns {
+		return fmt.Errorf("%s is not at %s", d.Host, e.Netns)
+	}
+	l.pairs[d.Host] = cni.Endpoint{}
+	return nil
+}
+
 // Verify implements cni.Links.
 func (l *Links) Verify(d cni.Device, e cni.Endpoint) error {
 	l.mu.Lock()

@@ -1,0 +1,295 @@
+//go:build kernel
+
+package cni_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/portolan-cni/portolan/pkg/alloc"
+	"github.com/portolan-cni/portolan/pkg/cni"
+	"github.com/portolan-cni/portolan/pkg/cni/wire"
+)
+
+// serverConfig tells a server process what to be.
+type serverConfig struct {
+	Socket  string
+	Subnets []netip.Prefix
+	Pods    []cni.Pod
+	KillAt  string // "ADD/move-peer": it kills itself there
+	Kernel  bool   // the kernel datapath's settings: nothing concealed, checksums offloaded
+}
+
+// serverMain is a server process. On stdin it reads commands: "bound NS/NAME",
+// "gone UID", "owners"; each is answered by a line.
+func serverMain(config string) int {
+	var sc serverConfig
+	err := json.Unmarshal([]byte(config), &sc)
+	if err == nil {
+		err = serve(sc)
+	}
+	if err != nil {
+		fmt.Println("error", err)
+		return 1
+	}
+	return 0
+}
+
+func serve(sc serverConfig) error {
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	ports, err := cni.DialPorts(ctx, database(), bridge)
+	if err != nil {
+		return err
+	}
+	links, err := cni.NewVeths(!sc.Kernel)
+	if err != nil {
+		return err
+	}
+	pool, err := alloc.NewPool(alloc.PoolConfig{Subnets: sc.Subnets})
+	if err != nil {
+		return err
+	}
+	pods := cni.NewPodStore()
+	for _, p := range sc.Pods {
+		pods.Set(p)
+	}
+	c := cni.Config{Pods: pods, Ports: ports, Links: links, Publisher: publisherFunc(func(cni.Attachment) {}), Pool: pool,
+		MTU: 1400, Timeout: 10 * time.Second, Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))}
+	times := &stageTimes{times: make(map[string][]time.Duration)}
+	c.Observe = times.observe
+	c.AtStage = func(command, stage string) {
+		if sc.KillAt == command+"/"+stage {
+			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			select {} // until it arrives
+		}
+	}
+	if !sc.Kernel {
+		if c.Concealer, err = cni.NewNFTables(); err != nil {
+			return err
+		}
+	}
+	agent, err := cni.New(c)
+	if err != nil {
+		return err
+	}
+	if err := agent.Recover(ctx, pods.List(), nil); err != nil {
+		return err
+	}
+	l, err := cni.Listen(sc.Socket)
+	if err != nil {
+		return err
+	}
+	go func() { _ = agent.Serve(ctx, l) }()
+	fmt.Println("ready")
+	obey(ctx, agent, pods, pool, times)
+	return nil
+}
+
+// stageTimes collects what Observe is told.
+type stageTimes struct {
+	mu    sync.Mutex // guards times
+	times map[string][]time.Duration
+}
+
+func (s *stageTimes) observe(command, stage string, d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.times[command+"/"+stage] = append(s.times[command+"/"+stage], d)
+}
+
+func (s *stageTimes) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []string
+	for _, k := range slices.Sorted(maps.Keys(s.times)) {
+		d := slices.Sorted(slices.Values(s.times[k]))
+		out = append(out, fmt.Sprintf("%s=%s", k, d[len(d)/2].Round(10*time.Microsecond)))
+	}
+	return strings.Join(out, " ")
+}
+
+func obey(ctx context.Context, agent *cni.Agent, pods *cni.PodStore, pool *alloc.Pool, times *stageTimes) {
+	in := bufio.NewScanner(os.Stdin)
+	for in.Scan() {
+		verb, arg, _ := strings.Cut(in.Text(), " ")
+		var err error
+		switch verb {
+		case "bound":
+			ns, name, _ := strings.Cut(arg, "/")
+			var p cni.Pod
+			if p, err = pods.Wait(ctx, ns, name, ""); err == nil {
+				err = agent.Prepare(ctx, p)
+			}
+		case "gone":
+			err = agent.Forget(ctx, arg)
+		case "owners":
+			fmt.Println("owners", pool.Owners())
+			continue
+		case "stages":
+			fmt.Println(times)
+			continue
+		}
+		fmt.Println("done", err)
+	}
+}
+
+// server is a running server process.
+type server struct {
+	t      *testing.T
+	config serverConfig
+	cmd    *exec.Cmd
+	in     *bufio.Writer
+	out    *bufio.Scanner
+}
+
+func startServer(t *testing.T, sc serverConfig) *server {
+	t.Helper()
+	b, err := json.Marshal(sc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &server{t: t, config: sc, cmd: exec.Command("/proc/self/exe")}
+	s.cmd.Env = append(os.Environ(), envServer+"="+string(b))
+	s.cmd.Stderr = os.Stderr
+	in, err := s.cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := s.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.in, s.out = bufio.NewWriter(in), bufio.NewScanner(out)
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := s.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.stop)
+	if !s.out.Scan() || s.out.Text() != "ready" {
+		t.Fatalf("the server says %q", s.out.Text())
+	}
+	return s
+}
+
+func (s *server) stop() {
+	_ = s.cmd.Process.Kill()
+	_ = s.cmd.Wait()
+}
+
+// again starts a server like this one, with another point to die at.
+func (s *server) again(killAt string) *server {
+	s.stop()
+	sc := s.config
+	sc.KillAt = killAt
+	return startServer(s.t, sc)
+}
+
+// ask sends a command; false when the server has died of it.
+func (s *server) ask(command string) (string, bool) {
+	fmt.Fprintln(s.in, command)
+	_ = s.in.Flush()
+	ok := s.out.Scan()
+	return s.out.Text(), ok
+}
+
+func (s *server) must(command string) string {
+	s.t.Helper()
+	answer, ok := s.ask(command)
+	if !ok || strings.HasPrefix(answer, "done ") && answer != "done <nil>" {
+		s.t.Fatalf("%s: %q", command, answer)
+	}
+	return answer
+}
+
+// prepare prepares the pod's port and waits until it is installed.
+func (s *server) prepare() {
+	s.t.Helper()
+	s.must("bound shop/web")
+	name, err := vsctl("list-ports", bridge)
+	if err == nil {
+		_, err = vsctl("wait-until", "interface", name, "external_ids:ovn-installed=true")
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// call makes a CNI call over the socket, as the shim does.
+func (s *server) call(c *wire.Call) (*wire.Reply, error) {
+	ctx, cancel := context.WithTimeout(s.t.Context(), 20*time.Second)
+	defer cancel()
+	return wire.Do(ctx, s.config.Socket, c)
+}
+
+func (s *server) succeed(c *wire.Call) string {
+	s.t.Helper()
+	reply, err := s.call(c)
+	if err != nil {
+		s.t.Fatalf("%s %s: %v", c.Command, c.ContainerID, err)
+	}
+	if reply.Error != nil {
+		s.t.Fatalf("%s %s: %v", c.Command, c.ContainerID, reply.Error)
+	}
+	return string(reply.Result)
+}
+
+// left lists what is in OVS, kernel, nftables and pool that belongs to pods.
+func (s *server) left() string {
+	s.t.Helper()
+	links, err := cni.NewVeths(false)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer links.Close()
+	veths, err := links.List()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	ports, err := vsctl("list-ports", bridge)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	chains, _ := exec.Command("nft", "list", "chains", "netdev").CombinedOutput()
+	owners := s.must("owners")
+	return fmt.Sprintf("veths=%d ports=%d chains=%d %s", len(veths), len(strings.Fields(ports)), strings.Count(string(chains), "chain hide-"), owners)
+}
+
+const clean = "veths=0 ports=0 chains=0 owners []"
+
+// sandbox makes a network namespace that ends with the test.
+func sandbox(t *testing.T, name string) string {
+	t.Helper()
+	if out, err := exec.Command("ip", "netns", "add", "ptt-"+name).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", "ptt-"+name).Run() })
+	return "/run/netns/ptt-" + name
+}
+
+func kernelCall(command, id, netns string) *wire.Call {
+	c := call(command, id)
+	c.Netns = netns
+	return c
+}
+
+func testServer(t *testing.T) *server {
+	return startServer(t, serverConfig{
+		Socket: filepath.Join(t.TempDir(), "cni.sock"), Pods: []cni.Pod{web()},
+		Subnets: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("fd00:1::/64")},
+	})
+}
