@@ -57,11 +57,13 @@ func hidden(name string, run func(*cobra.Command, []string) error) *cobra.Comman
 
 func upCommand(lab source) *cobra.Command {
 	var o plan.Options
+	var keep bool
 	cmd := &cobra.Command{Use: "up", Short: "bring the lab up, if it is not", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
 		l, err := lab()
 		if err != nil {
 			return err
 		}
+		l.Keep = keep
 		return l.Up(cmd.Context(), o)
 	}}
 	f := cmd.Flags()
@@ -69,6 +71,7 @@ func upCommand(lab source) *cobra.Command {
 	f.StringVar(&o.Zone, "zone", "node", "Portolan's zones: node or global")
 	f.StringVar(&o.Families, "families", plan.IPv4, "address families: ipv4, ipv6 or dual")
 	f.StringVar(&o.CNI, "cni", plan.Portolan, "network: portolan (from deploy/), standin (a bridge), none")
+	f.BoolVar(&keep, "keep", false, "leave a lab that failed to come up, to look at it")
 	return cmd
 }
 

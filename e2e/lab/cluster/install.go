@@ -49,13 +49,33 @@ func (l *Lab) waitRollouts(ctx context.Context) error {
 	for _, w := range strings.Fields(out) {
 		namespace, object, _ := strings.Cut(w, "/")
 		left := max(time.Until(deadline), time.Second).Round(time.Second)
-		if _, err := l.kubectl(ctx, "-n", namespace, "rollout", "status", strings.ToLower(object), "--timeout="+left.String()); err != nil {
+		if err := l.waitWorkload(ctx, namespace, object, left); err != nil {
 			pods, _ := l.kubectl(context.WithoutCancel(ctx), "-n", namespace, "get", "pods", "-o", "wide")
 			return fmt.Errorf("%w\n%s", err, pods)
 		}
 		l.say("%s rolled out", object)
 	}
 	return nil
+}
+
+// waitWorkload waits until a workload is as declared. kubectl's rollout status
+// refuses DaemonSets that are updated on delete, such as OVS's.
+func (l *Lab) waitWorkload(ctx context.Context, namespace, object string, limit time.Duration) error {
+	if !strings.HasPrefix(object, "DaemonSet/") {
+		_, err := l.kubectl(ctx, "-n", namespace, "rollout", "status", strings.ToLower(object), "--timeout="+limit.String())
+		return err
+	}
+	return until(ctx, limit, object, func() error {
+		out, err := l.kubectl(ctx, "-n", namespace, "get", object, "-o", "jsonpath={.metadata.generation} {.status.observedGeneration} {.status.desiredNumberScheduled} {.status.numberReady}")
+		f := strings.Fields(out)
+		if err != nil {
+			return err
+		}
+		if len(f) != 4 || f[0] != f[1] || f[2] == "0" || f[2] != f[3] {
+			return fmt.Errorf("generation, observed, wanted and ready pods: %s", out)
+		}
+		return nil
+	})
 }
 
 // Image rebuilds one image and imports it into all nodes. Pods that run the old

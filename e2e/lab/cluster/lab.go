@@ -35,6 +35,7 @@ type Lab struct {
 	Dirs    Dirs
 	Builder build.Builder
 	Out     io.Writer // progress lines
+	Keep    bool      // a lab whose Up failed stays, to be looked at
 	began   time.Time
 }
 

@@ -57,6 +57,10 @@ func (l *Lab) Up(ctx context.Context, o plan.Options) (err error) {
 		if err == nil {
 			return
 		}
+		if l.Keep && ctx.Err() == nil {
+			l.say("failed; the lab stays as it is: lab down ends it")
+			return
+		}
 		l.say("failed; taking the lab down, its logs stay in %s", l.Dirs.State)
 		// ctx may be what ended us: clean-up has a time of its own.
 		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
