@@ -56,7 +56,7 @@ var verbs = map[string]verb{
 	"marks":    {usage: "GROUP", help: "whether a group is committed and installed", least: 1, most: 1, says: true, run: (*runner).marks},
 	"units":    {help: "the live units", says: true, run: (*runner).units},
 	"compiles": {help: "how many units the last step has run", says: true, run: (*runner).compiles},
-	"trace":    {usage: "FROM TO:PORT/PROTOCOL allow|drop", help: "send a packet through the logical network", least: 3, most: 3, run: (*runner).trace},
+	"trace":    {usage: "FROM TO:PORT/PROTOCOL allow|drop [TEXT]", help: "send a packet through the logical network; its trace contains TEXT", least: 3, most: 4, run: (*runner).trace},
 
 	"cmp":   {usage: "FILE", help: "the last output is the file's content", least: 1, most: 1, run: (*runner).cmp},
 	"grep":  {usage: "TEXT", help: "the last output contains TEXT", least: 1, most: 1, asks: true, run: (*runner).grep},
@@ -211,11 +211,15 @@ func (r *runner) trace(args []string) (string, error) {
 		return "", fmt.Errorf("%q, wanted allow or drop", args[2])
 	}
 	if r.shell.cfg.Trace == nil {
-		return "", nil
+		_, err := r.shell.PacketOf(args[0], args[1])
+		return "", err
 	}
 	text, delivered, err := r.shell.cfg.Trace(r.shell, args[0], args[1])
 	if err == nil && delivered != (args[2] == "allow") {
 		err = fmt.Errorf("wanted %s, the packet went so:\n%s", args[2], text)
+	}
+	if err == nil && len(args) == 4 && !strings.Contains(text, args[3]) {
+		err = fmt.Errorf("wanted %q in the trace:\n%s", args[3], text)
 	}
 	return text, err
 }
