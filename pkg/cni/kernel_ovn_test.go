@@ -45,6 +45,11 @@ func startOVN(t *testing.T) (nbctl func(args ...string)) {
 	nbctl = func(args ...string) {
 		t.Helper()
 		if out, err := ovsdbtest.Command("ovn-nbctl", append([]string{"--db=" + nb, "--timeout=20"}, args...)...).CombinedOutput(); err != nil {
+			logs, _ := filepath.Glob(filepath.Join(dir, "*.log"))
+			for _, l := range logs {
+				b, _ := os.ReadFile(l)
+				t.Logf("%s:\n%s", filepath.Base(l), b[max(0, len(b)-2000):])
+			}
 			t.Fatalf("ovn-nbctl %v: %v: %s", args, err, out)
 		}
 	}
@@ -56,8 +61,10 @@ func startOVN(t *testing.T) (nbctl func(args ...string)) {
 	t.Cleanup(func() {
 		_, _ = vsctl("clear", "open", ".", "external_ids", "--", "remove", "interface", bridge, "external_ids", markOVN)
 	})
+	// ovn-controller 25.03.0 ends by SIGSEGV when the southbound database has no
+	// SB_Global row yet: northd first.
+	nbctl("--wait=sb", "ls-add", "ptt")
 	must(ds.start("ovn-controller", database()))
-	nbctl("ls-add", "ptt")
 	nbctl("--wait=hv", "sync")
 	return nbctl
 }

@@ -68,10 +68,14 @@ func outsideMain() int {
 }
 
 func insideMain(m *testing.M, dir string) int {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
+	ctx, _ := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	ds := &daemons{dir: dir}
 	defer ds.stop()
+	go func() {
+		<-ctx.Done() // interrupted: the namespaces end with the processes in them
+		ds.stop()
+		os.Exit(1)
+	}()
 	err := startOVS(ds, dir)
 	if err == nil {
 		err = buildPlugin(dir)
