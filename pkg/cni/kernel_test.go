@@ -55,11 +55,13 @@ func outsideMain() int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	c := exec.Command("/proc/self/exe", os.Args[1:]...)
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	c := exec.CommandContext(ctx, "/proc/self/exe", os.Args[1:]...)
+	c.Cancel = func() error { return c.Process.Signal(syscall.SIGTERM) }
 	c.Env = append(os.Environ(), envInside+"="+dir)
 	c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, os.Stderr
 	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGTERM}
-	signal.Ignore(syscall.SIGINT) // the child handles it, then this one cleans up
 	if err := c.Run(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
