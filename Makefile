@@ -77,7 +77,8 @@ deps: ## install the distribution's packages that are missing
 
 .PHONY: ovn-root
 ovn-root: deps lab ## make the directory tree with OVN and OVS that tests run daemons from
-	@[ -n "$(filter-out $(PORTOLAN_CACHE)/ovn-root,$(PORTOLAN_OVN_ROOT))" ] || bin/lab ovn-root
+	@if [ "$(PORTOLAN_OVN_ROOT)" = "$(PORTOLAN_CACHE)/ovn-root" ] && \
+		{ [ $$(id -u) = 0 ] || [ ! -x $(PORTOLAN_OVN_ROOT)/usr/sbin/ovsdb-server ]; }; then bin/lab ovn-root; fi
 
 ##--- tests
 
@@ -98,7 +99,7 @@ policy: ## the repository's own rules
 
 .PHONY: unit
 unit: ## unit tests and scripts, with the race detector
-	CGO_ENABLED=1 $(GOTEST) -race -timeout 10m ./cmd/... ./deploy/... ./pkg/... ./e2e/...
+	CGO_ENABLED=1 $(GOTEST) -race -timeout 10m $$(go list ./... | grep -vE '/portolan$$|/pkg/ovsdb(/ovsdbtest)?$$')
 	cd e2e/lab && $(GOTEST) -timeout 5m $$(go list ./... | grep -vE '/lab/(kube|upstream|suite)$$')
 
 .PHONY: generated
@@ -117,8 +118,9 @@ fuzz: ## each fuzz target for FUZZTIME (5s)
 		done; done
 
 .PHONY: databases
-databases: ovn-root ## scripts and the engine on real ovsdb-server and ovn-northd
-	$(GOTEST) -tags databases -timeout 10m ./pkg/ovsdb/... ./pkg/compile/... ./pkg/script/...
+databases: ovn-root ## the driver, and scripts, on real ovsdb-server and ovn-northd; packets traced
+	CGO_ENABLED=1 $(GOTEST) -race -timeout 10m ./pkg/ovsdb ./pkg/ovsdb/ovsdbtest
+	$(GOTEST) -timeout 10m ./pkg/compile -run OnRealDatabases -real
 
 .PHONY: kernel
 kernel: deps ## links, routes, nftables and CNI calls in private namespaces; root

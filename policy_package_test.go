@@ -163,8 +163,8 @@ func isLiteral(e ast.Expr) bool {
 
 // judgeVar looks at a declaration alone.
 func judgeVar(s source, v *ast.ValueSpec) []finding {
-	if v.Names[0].Name == "_" || v.Names[0].Name == "update" && s.test {
-		return nil // an assertion; the flag -update of tests
+	if v.Names[0].Name == "_" {
+		return nil // an assertion
 	}
 	if len(v.Values) == 0 {
 		return []finding{s.at(v, "%s has no value: it is there to be changed", v.Names[0].Name)}
@@ -207,11 +207,21 @@ func constant(e ast.Expr) bool {
 	return ok
 }
 
+// varies reports whether an argument is more than a literal or another call,
+// which is judged by itself.
+func varies(e ast.Expr) bool {
+	_, call := e.(*ast.CallExpr)
+	return !call && !isLiteral(e)
+}
+
+// constantCall trusts known constructors, and functions that are given literals.
+// Flags are of tests: main has its Config.
 func constantCall(c *ast.CallExpr) bool {
 	switch f := c.Fun.(type) {
 	case *ast.SelectorExpr:
 		if x, ok := f.X.(*ast.Ident); ok {
-			return x.Name == "cmp" || x.Name == "cmpopts" || slices.Contains(constantCalls(), x.Name+"."+f.Sel.Name) || ast.IsExported(f.Sel.Name) && len(c.Args) == 1 && isLiteral(c.Args[0])
+			return slices.Contains([]string{"cmp", "cmpopts", "flag"}, x.Name) || slices.Contains(constantCalls(), x.Name+"."+f.Sel.Name) ||
+				ast.IsExported(f.Sel.Name) && len(c.Args) > 0 && !slices.ContainsFunc(c.Args, varies)
 		}
 		return false
 	case *ast.Ident: // a conversion, or a function of this package with literals
