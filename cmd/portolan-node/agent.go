@@ -244,6 +244,11 @@ func (a *agent) announce(ctx context.Context, conflist string) {
 	if err := a.driver.Wait(ctx, "node/"+a.cfg.Node, ovsdb.Installed); err != nil {
 		return
 	}
+	// Nothing to say of the node is installed at once, too: only flows of its own
+	// port prove that ovn-controller serves this chassis.
+	if err := a.ports.WaitInstalled(ctx, intent.ManagementPort); err != nil {
+		return
+	}
 	for {
 		err := hostReady()
 		if err == nil {

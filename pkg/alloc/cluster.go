@@ -16,7 +16,7 @@ const DefaultRest = 5 * time.Minute
 // The range of node ids: what the addressing arithmetic of join and transit
 // networks has room for.
 const (
-	FirstNodeID = 1
+	FirstNodeID = 2 // 1 is ovn_cluster_router's place on the join switch
 	LastNodeID  = 5000
 )
 

@@ -37,7 +37,12 @@ func Node(v *intent.View, name string) rows.Output {
 	}
 	p, ok := planOf(c, n)
 	switch {
-	case !ok:
+	case !ok && n.ID != 0 && len(n.Subnets) > 0:
+		out.Problems = append(out.Problems, rows.Problem{
+			Object: n.Key().String(), Field: "metadata.annotations[k8s.ovn.org/node-id]", Severity: rows.Error,
+			Message: fmt.Sprintf("node id %d has no address in every subnet: ids are 2 and up, and must fit the join subnets %v and the transit subnets %v; remove the annotation to have another allocated", n.ID, c.JoinSubnets, c.TransitNets),
+		})
+	case !ok: // not allocated yet
 	case n.Zone != c.Zone:
 		p.remote(&out)
 	default:
