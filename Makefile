@@ -140,7 +140,7 @@ test: stage ## everything that CI runs: at most 60 minutes from an empty cache; 
 		'policy     1m $(MAKE) --no-print-directory policy JSON=1' \
 		'unit      15m $(MAKE) --no-print-directory unit JSON=1' \
 		'generated  3m $(MAKE) --no-print-directory generated' \
-		'fuzz       5m $(MAKE) --no-print-directory fuzz JSON=1' \
+		'fuzz       8m $(MAKE) --no-print-directory fuzz JSON=1' \
 		'databases 10m $(MAKE) --no-print-directory databases JSON=1' \
 		'kernel     5m $(MAKE) --no-print-directory kernel JSON=1' \
 		'lab       35m $(MAKE) --no-print-directory e2e JSON=1'
