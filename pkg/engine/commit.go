@@ -206,7 +206,7 @@ func (l *ledger) install(cfg int64) {
 // wake is the earliest tick at which a failed group may be tried again.
 func (l *ledger) wake() int64 {
 	var at int64
-	for _, g := range l.groups {
+	for _, g := range l.ready {
 		if g.retry != 0 && g.pending() && len(g.parked) == 0 && (at == 0 || g.retry < at) {
 			at = g.retry
 		}

@@ -238,7 +238,9 @@ func (e *Engine) compile() {
 		e.depend(u, v.Reads())
 		e.say(u, out)
 	}
-	clear(e.dirty)
+	if len(e.dirty) > 0 {
+		e.dirty = map[*unit]struct{}{} // one that was large stays slow to clear
+	}
 	for _, db := range e.cfg.Databases {
 		for _, err := range e.ledgers[db].conflicts() {
 			e.report(err)

@@ -15,6 +15,7 @@ type ledger struct {
 	rows      map[rows.Ref]*rowState
 	edges     map[rows.Edge]*edgeState // by slot
 	groups    map[string]*group        // groups with something pending, parked, or marked
+	ready     map[string]*group        // those of groups that have something pending and may not be parked, and some more
 	flight    *flight                  // the transaction under way, nil: none
 	have      index
 	waiters   map[string]map[*group]struct{} // what is missing -> groups parked for it
@@ -86,7 +87,7 @@ type group struct {
 func newLedger(db rows.DB) *ledger {
 	return &ledger{
 		db: db, rows: map[rows.Ref]*rowState{}, edges: map[rows.Edge]*edgeState{}, groups: map[string]*group{},
-		have: newIndex(), waiters: map[string]map[*group]struct{}{},
+		ready: map[string]*group{}, have: newIndex(), waiters: map[string]map[*group]struct{}{},
 		suspectRows: map[rows.Ref]struct{}{}, suspectEdges: map[rows.Edge]struct{}{},
 	}
 }
@@ -217,6 +218,7 @@ func (l *ledger) touchRow(ref rows.Ref, s *rowState, name string) {
 	s.group = name
 	g := l.group(name)
 	g.rows[ref] = struct{}{}
+	l.ready[name] = g
 	l.unpark(g)
 	if old != name {
 		l.tidy(old)
@@ -238,6 +240,7 @@ func (l *ledger) touchEdge(slot rows.Edge, s *edgeState, name string) {
 	s.group = name
 	g := l.group(name)
 	g.edges[slot] = struct{}{}
+	l.ready[name] = g
 	l.unpark(g)
 	if old != name {
 		l.tidy(old)
@@ -286,6 +289,9 @@ func (l *ledger) unpark(g *group) {
 		if len(l.waiters[w]) == 0 {
 			delete(l.waiters, w)
 		}
+	}
+	if g.parked != nil {
+		l.ready[g.name] = g
 	}
 	g.parked = nil
 }

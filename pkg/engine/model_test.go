@@ -120,7 +120,7 @@ func say(unit string, seed uint64) rows.Output {
 
 func addACL(out *rows.Output, group rows.Ref, id, set string) {
 	out.Add(rows.Child("NB:ACL", id, group, "acls", map[string]rows.Value{
-		"match": rows.Str("ip4.src == $" + set), "action": rows.Str("drop"),
+		"match": rows.Str("ip4.src == $" + set), "action": rows.Str("drop"), "direction": rows.Str("to-lport"),
 	}).Using(rows.Name{DB: rows.NB, Kind: rows.AddressSet, Name: set}))
 }
 
@@ -399,7 +399,7 @@ func targets(r rows.Row) []rows.Ref {
 // TestModel runs the model on many seeds. PORTOLAN_MODEL_SEED runs one, PORTOLAN_MODEL_RUNS
 // so many.
 func TestModel(t *testing.T) {
-	first, last := uint64(0), uint64(300)
+	first, last := uint64(0), uint64(600)
 	if testing.Short() {
 		last = 50
 	}

@@ -57,10 +57,16 @@ func (l *ledger) plan(now int64, maxOps int) (Txn, bool) {
 
 func (p *planner) plan(now int64, maxOps int) (Txn, bool) {
 	l := p.l
-	for name, g := range l.groups {
-		if g.pending() && len(g.parked) == 0 && g.retry <= now {
+	for name, g := range l.ready {
+		switch {
+		case l.groups[name] != g || !g.pending() || len(g.parked) > 0:
+			delete(l.ready, name)
+		case g.retry <= now:
 			p.in[name] = g
 		}
+	}
+	if len(l.ready) == 0 {
+		l.ready = map[string]*group{} // one that was large stays slow to walk through
 	}
 	if len(p.in) == 0 {
 		return Txn{}, false

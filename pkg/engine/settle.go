@@ -80,15 +80,23 @@ func (p *planner) dooms(s *rowState) bool {
 // earlier unit of this transaction wants too.
 func (p *planner) settleNames() bool {
 	first := map[string]*rowState{}
+	clash := map[string]bool{} // unique values that more than one row wants
 	for _, g := range p.in {
 		for ref := range g.rows {
 			s := p.l.rows[ref]
 			for _, k := range s.claims() {
-				if o := first[k]; o == nil || s.before(o) {
+				o := first[k]
+				if o != nil {
+					clash[k] = true
+				}
+				if o == nil || s.before(o) {
 					first[k] = s
 				}
 			}
 		}
+	}
+	if len(clash) == 0 {
+		return false
 	}
 	removed := false
 	for _, name := range slices.Sorted(maps.Keys(p.in)) {

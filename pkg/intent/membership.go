@@ -268,8 +268,9 @@ func (j *join) settle(nsLabels func(string) map[string]string) []joinEvent {
 	for _, m := range slices.SortedFunc(maps.Keys(j.dirty), func(a, b *member) int { return strings.Compare(a.key, b.key) }) {
 		out = append(out, j.resettle(m, nsLabels)...)
 	}
-	clear(j.dirty)
-	clear(j.gone)
+	if len(j.dirty) > 0 { // maps that were large stay slow to clear
+		j.dirty, j.gone = map[*member]struct{}{}, map[string]*member{}
+	}
 	return out
 }
 

@@ -3,6 +3,7 @@ package script
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/rogpeppe/go-internal/txtar"
@@ -62,6 +63,11 @@ func Parse(text []byte) (*Script, error) {
 		s.Commands = append(s.Commands, c)
 	}
 	return s, errors.Join(errs...)
+}
+
+// Has reports whether a script uses any of some verbs.
+func (s *Script) Has(verbs ...string) bool {
+	return slices.ContainsFunc(s.Commands, func(c Command) bool { return slices.Contains(verbs, c.Verb) })
 }
 
 // File returns the content of one of the script's files.

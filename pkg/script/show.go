@@ -83,6 +83,14 @@ type other interface {
 	Vandalize(rows.Ref) error
 }
 
+// Open reports whether the databases let a shell read and write what is not ours.
+func (s *Shell) Open() bool {
+	return !slices.ContainsFunc(s.cfg.Databases, func(d Database) bool {
+		_, ok := d.(other)
+		return !ok
+	})
+}
+
 func (s *Shell) other(name rows.DB) (other, error) {
 	d, err := s.database(name)
 	if err != nil {

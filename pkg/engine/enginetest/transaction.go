@@ -20,6 +20,12 @@ type transaction struct {
 	foreign  map[rows.Ref]string // refs that stand for rows of others; nil: all are ours
 }
 
+// chosen lists columns whose value must be one of a few, of which "" is none.
+var chosen = map[rows.Table][]string{
+	"NB:ACL": {"action", "direction"}, "NB:NAT": {"type"}, "NB:Meter": {"unit"}, "NB:Meter_Band": {"action"},
+	"NB:Logical_Router_Policy": {"action"},
+}
+
 // inserted is something written that must still be there after the commit.
 type inserted struct {
 	uuid   string // of the row, or of the holder of a reference
@@ -119,6 +125,11 @@ func (tx *transaction) insert(op engine.Op) (bool, error) {
 	if tx.foreign == nil && schema.ExternalIDs {
 		tags := rows.Map(map[string]string{engine.OwnerKey: op.Owner, engine.IDKey: r.ID})
 		made.cols["external_ids"] = sorted(append(tags, made.cols["external_ids"]...))
+	}
+	for _, name := range chosen[r.Table] {
+		if len(made.cols[name]) == 0 {
+			return false, fmt.Errorf("constraint violation: %q is not one of the allowed values of %s", "", name)
+		}
 	}
 	tx.rows[id] = made
 	tx.inserted = append(tx.inserted, inserted{uuid: id, text: rows.FormatRef(r.Ref)})

@@ -52,6 +52,13 @@ func Real(t testing.TB) ([]script.Database, script.Tracer) {
 	return dbs, trace
 }
 
+// RealServers starts empty databases without a northd: what is written stays as it is.
+func RealServers(t testing.TB) []script.Database {
+	t.Helper()
+	nb := ovsdbtest.StartServer(t, ovsdbtest.Schema("ovn-nb"))
+	return []script.Database{dial(t, rows.NB, nb.Endpoint), dial(t, rows.OVS, ovsdbtest.StartOVS(t, false).Endpoint)}
+}
+
 func dial(t testing.TB, db rows.DB, endpoint string) script.Database {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), limit)

@@ -47,6 +47,9 @@ func (s Suite) file(t *testing.T, file string) {
 		t.Fatalf("%s: %v", file, err)
 	}
 	sh := script.New(s.New(t))
+	if s.Plain && sc.Has("foreign", "others", "vandalize") && !sh.Open() {
+		t.Skip("the script writes as somebody else, which only a simulated database lets a shell do")
+	}
 	if err := sc.Run(sh, s.Update); err != nil {
 		t.Fatalf("%s: %v", file, err)
 	}
