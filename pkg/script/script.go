@@ -38,6 +38,12 @@ func (c Command) String() string {
 // Parse reads a script. A command's words are separated by blanks; one in single
 // quotes may hold blanks, and two single quotes in it are one. "#" begins a comment.
 func Parse(text []byte) (*Script, error) {
+	// go-internal 1.16.0 panics on a file marker without a name.
+	for n, line := range strings.Split(string(text), "\n") {
+		if strings.TrimSpace(line) == "-- --" {
+			return nil, fmt.Errorf("line %d: a file without a name", n+1)
+		}
+	}
 	s := &Script{archive: txtar.Parse(text)}
 	var errs []error
 	for n, line := range strings.Split(string(s.archive.Comment), "\n") {
