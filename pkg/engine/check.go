@@ -130,7 +130,7 @@ func (c *check) deletion(have *rows.Row) {
 	for slot := range c.p.l.have.edgesTo[have.Ref] {
 		schema, _ := rows.SchemaOf(slot.Row.Table)
 		col, _ := schema.Column(slot.Column)
-		if s := c.p.l.edges[slot]; col.Strong && s != nil && (len(s.by) > 0 || !c.via(s.group)) {
+		if s := c.p.l.edges[slot]; col.Strong && s != nil && (len(s.by) > 0 || !c.via(s.lastGroup())) {
 			c.wait(releasedBy + slot.Row.String())
 		}
 	}
@@ -145,6 +145,12 @@ func (c *check) users(n rows.Name) {
 	if g, ok := c.p.names[n]; ok && c.via(g) {
 		return
 	}
+	before := len(c.waits)
+	defer func() {
+		if len(c.waits) > before {
+			c.wait(takeoverOf + n.String())
+		}
+	}()
 	for user := range c.p.l.have.users[n] {
 		c.release(user, func(want *rows.Row) bool { return slices.Contains(want.Uses, n) })
 	}

@@ -172,11 +172,7 @@ func (l *ledger) landEdge(w edgeWrite) {
 		l.have.addEdge(w.slot)
 	}
 	s.have, s.value = w.have, w.value
-	name := s.group
-	if len(s.by) > 0 {
-		name = s.by[0].unit.group
-	}
-	l.touchEdge(w.slot, s, name)
+	l.touchEdge(w.slot, s, s.lastGroup())
 }
 
 // orphaned reports whether an edge's row or target is not there.

@@ -64,7 +64,9 @@ type edgeState struct {
 	by    []contribution // sorted by unit; the first decides the value
 	have  bool
 	value rows.Atom // as committed
-	group string
+	// groups are those that the pending change belongs to: of all contributors, for
+	// none is whole without it; or, when nobody says it any more, of the last.
+	groups []string
 }
 
 type contribution struct {
@@ -107,7 +109,11 @@ func (l *ledger) contributeRow(u *unit, ref rows.Ref, now *rows.Row) {
 			l.suspectRows[ref] = struct{}{}
 		}
 	}
-	l.touchRow(ref, s, u.group)
+	name := u.group
+	if len(s.by) > 0 {
+		name = s.by[0].unit.group
+	}
+	l.touchRow(ref, s, name)
 	l.stirred(ref)
 	l.hurry(u.group)
 }
@@ -137,10 +143,12 @@ func (l *ledger) contributeEdge(u *unit, edge rows.Edge, said bool) {
 	}
 }
 
-// hurry ends a group's back-off: what failed is not what is wanted now.
+// hurry ends a group's back-off and waiting: what failed or lacked something is
+// not what is wanted now.
 func (l *ledger) hurry(name string) {
 	if g := l.groups[name]; g != nil {
 		g.retry = 0
+		l.unpark(g)
 	}
 }
 
@@ -155,6 +163,7 @@ func (l *ledger) stirred(ref rows.Ref) {
 	if s := l.rows[ref]; s != nil {
 		if n, ok := provides(s.want()); ok {
 			l.came(n.String())
+			l.came(takeoverOf + n.String())
 		}
 	}
 }
@@ -225,26 +234,47 @@ func (l *ledger) touchRow(ref rows.Ref, s *rowState, name string) {
 	}
 }
 
-func (l *ledger) touchEdge(slot rows.Edge, s *edgeState, name string) {
-	if g := l.groups[s.group]; g != nil {
-		delete(g.edges, slot)
+// touchEdge files the slot's difference under the groups of its contributors, or
+// under last when it has none, or takes it off the lists.
+func (l *ledger) touchEdge(slot rows.Edge, s *edgeState, last string) {
+	old := s.groups
+	for _, name := range old {
+		if g := l.groups[name]; g != nil {
+			delete(g.edges, slot)
+		}
 	}
+	s.groups = nil
 	if s.settled() {
 		if !s.have {
 			delete(l.edges, slot)
 		}
-		l.tidy(s.group)
-		return
+	} else {
+		for _, c := range s.by {
+			if !slices.Contains(s.groups, c.unit.group) {
+				s.groups = append(s.groups, c.unit.group)
+			}
+		}
+		if len(s.by) == 0 {
+			s.groups = []string{last}
+		}
 	}
-	old := s.group
-	s.group = name
-	g := l.group(name)
-	g.edges[slot] = struct{}{}
-	l.ready[name] = g
-	l.unpark(g)
-	if old != name {
-		l.tidy(old)
+	for _, name := range s.groups {
+		g := l.group(name)
+		g.edges[slot] = struct{}{}
+		l.ready[name] = g
+		l.unpark(g)
 	}
+	for _, name := range old {
+		l.tidy(name)
+	}
+}
+
+// lastGroup is the group that a pending removal is filed under.
+func (s *edgeState) lastGroup() string {
+	if len(s.groups) == 0 {
+		return ""
+	}
+	return s.groups[0]
 }
 
 func (l *ledger) group(name string) *group {

@@ -102,6 +102,7 @@ func (p *planner) plan(now int64, maxOps int) (Txn, bool) {
 const (
 	heldBy     = "a unique name held by "
 	releasedBy = "release by "
+	takeoverOf = "takeover of "
 )
 
 // planner decides one transaction. in shrinks until every group in it has what

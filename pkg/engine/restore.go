@@ -42,11 +42,7 @@ func (l *ledger) restore(s Snapshot) {
 	}
 	for _, slot := range slices.SortedFunc(maps.Keys(l.edges), rows.Edge.Compare) {
 		e := l.edges[slot]
-		name := e.group
-		if len(e.by) > 0 {
-			name = e.by[0].unit.group
-		}
-		l.touchEdge(slot, e, name)
+		l.touchEdge(slot, e, e.lastGroup())
 	}
 	for _, g := range l.groups {
 		l.unpark(g)
