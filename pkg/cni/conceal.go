@@ -47,14 +47,20 @@ func (n *NFTables) Conceal(ctx context.Context, device string) error {
 	return nil
 }
 
-// Reveal implements Concealer. Kernels before 6.16 drop the chain with its
-// device; later ones keep it.
-func (n *NFTables) Reveal(ctx context.Context, device string) error {
-	return n.remove(ctx, []string{concealPrefix + device})
+// Reveal implements Concealer. Kernels before 6.16 drop a chain with its device;
+// later ones keep it.
+func (n *NFTables) Reveal(ctx context.Context, devices []string) error {
+	return n.removeIf(ctx, func(device string) bool { return slices.Contains(devices, device) })
 }
 
 // Sweep implements Concealer.
 func (n *NFTables) Sweep(ctx context.Context, keep []string) error {
+	return n.removeIf(ctx, func(device string) bool { return !slices.Contains(keep, device) })
+}
+
+// removeIf removes the chains there are of some devices: a chain that is not there
+// would fail the whole transaction.
+func (n *NFTables) removeIf(ctx context.Context, which func(device string) bool) error {
 	chains, err := n.nft.List(ctx, "chains")
 	if knftables.IsNotFound(err) {
 		return nil
@@ -62,17 +68,17 @@ func (n *NFTables) Sweep(ctx context.Context, keep []string) error {
 	if err != nil {
 		return fmt.Errorf("listing table netdev %s: %w", concealTable, err)
 	}
-	var orphans []string
+	var found []string
 	for _, chain := range chains {
 		device, ours := strings.CutPrefix(chain, concealPrefix)
-		if ours && !slices.Contains(keep, device) {
-			orphans = append(orphans, chain)
+		if ours && which(device) {
+			found = append(found, chain)
 		}
 	}
-	if len(orphans) == 0 {
+	if len(found) == 0 {
 		return nil
 	}
-	return n.remove(ctx, orphans)
+	return n.remove(ctx, found)
 }
 
 func (n *NFTables) remove(ctx context.Context, chains []string) error {

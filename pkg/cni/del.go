@@ -31,14 +31,12 @@ func (a *Agent) del(ctx context.Context, t *trace, sandbox string) error {
 	if err := a.discard(ctx, t, e); err != nil {
 		return err
 	}
-	if !e.gone {
-		return nil
+	if e.gone {
+		// Also when the call's time is up: nobody comes again for the address.
+		_ = t.enter(ctx, StageFreeAddress)
+		a.free(e)
 	}
-	if err := t.enter(ctx, StageFreeAddress); err != nil {
-		return err
-	}
-	a.free(e)
-	return nil
+	return t.enter(ctx, StageAnswer)
 }
 
 // Forget says that a pod has been deleted or has run to completion: a prepared

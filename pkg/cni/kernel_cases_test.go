@@ -164,7 +164,7 @@ func TestKernelKilled(t *testing.T) {
 		"PREPARE": {cni.StageAllocate, cni.StageCreateVeth, cni.StageConceal, cni.StageCreatePort},
 		wire.Add: {cni.StageFindPod, cni.StageAllocate, cni.StageCreateVeth, cni.StageConceal, cni.StageCreatePort, cni.StageClaim,
 			cni.StageInstalled, cni.StageMove, cni.StageConfigure, cni.StageAnnounce, cni.StageAnswer},
-		wire.Del: {cni.StageWaitTurn, cni.StageRemoveVeth, cni.StageRemovePort, cni.StageReveal},
+		wire.Del: {cni.StageWaitTurn, cni.StageRemoveVeth, cni.StageRemovePort, cni.StageAnswer},
 	}
 	for _, command := range []string{"PREPARE", wire.Add, wire.Del} {
 		for _, stage := range steps[command] {

@@ -35,7 +35,7 @@ type serverConfig struct {
 }
 
 // serverMain is a server process. On stdin it reads commands: "bound NS/NAME",
-// "gone UID", "owners"; each is answered by a line.
+// "gone UID", "reveal", "owners"; each is answered by a line.
 func serverMain(config string) int {
 	var sc serverConfig
 	err := json.Unmarshal([]byte(config), &sc)
@@ -137,6 +137,8 @@ func obey(ctx context.Context, agent *cni.Agent, pods *cni.PodStore, pool *alloc
 			}
 		case "gone":
 			err = agent.Forget(ctx, arg)
+		case "reveal":
+			agent.RevealNow(ctx)
 		case "owners":
 			fmt.Println("owners", pool.Owners())
 			continue
@@ -264,6 +266,7 @@ func (s *server) left() string {
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	s.must("reveal")
 	chains, _ := exec.Command("nft", "list", "chains", "netdev").CombinedOutput()
 	owners := s.must("owners")
 	return fmt.Sprintf("veths=%d ports=%d chains=%d %s", len(veths), len(strings.Fields(ports)), strings.Count(string(chains), "chain hide-"), owners)

@@ -54,7 +54,8 @@ type Links interface {
 	Detach(d Device, e Endpoint) error
 	// Verify reports what an attached endpoint lacks, nil when nothing.
 	Verify(d Device, e Endpoint) error
-	// Delete removes the pair by its host's end; nothing when it is gone.
+	// Delete removes the pair by its host's end; nothing when it is gone. It returns
+	// when neither namespace has an end of it.
 	Delete(host string) error
 	// List returns the host's ends of all pairs of ours.
 	List() ([]string, error)
@@ -65,8 +66,8 @@ type Links interface {
 // every packet too and would answer a pod that speaks to the veth's own MAC.
 type Concealer interface {
 	Conceal(ctx context.Context, device string) error
-	// Reveal removes what Conceal made; nothing when it is gone.
-	Reveal(ctx context.Context, device string) error
+	// Reveal removes what Conceal made for devices; nothing when it is gone.
+	Reveal(ctx context.Context, devices []string) error
 	// Sweep removes it for every device that is not in keep.
 	Sweep(ctx context.Context, keep []string) error
 }

@@ -83,11 +83,15 @@ func (a *Agent) Bound(p Pod) { a.preparing.put(job{pod: p, pause: firstRetry}) }
 // block.
 func (a *Agent) Gone(p Pod) { a.preparing.put(job{pod: p, gone: true, pause: firstRetry}) }
 
-// Run prepares and forgets what Bound and Gone have said, until the context ends.
+// Run prepares and forgets what Bound and Gone have said, and clears up what no
+// call waits for, until the context ends.
 func (a *Agent) Run(ctx context.Context) {
 	var workers sync.WaitGroup
 	for range a.config.Workers {
 		workers.Go(func() { a.work(ctx) })
+	}
+	if a.config.Concealer != nil {
+		workers.Go(func() { a.revealing(ctx) })
 	}
 	workers.Wait()
 }

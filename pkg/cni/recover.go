@@ -77,7 +77,13 @@ func (a *Agent) restore(ctx context.Context, p Port, live map[string]Pod, device
 			keep = keep && p.Sandbox != ""
 		}
 		if keep || err == nil && len(p.Addresses) > 0 {
-			a.take(pod, p, keep, !alive)
+			e := a.entryOf(pod)
+			e.addresses, e.gone = p.Addresses, !alive
+			e.generation = max(e.generation, p.Generation+1)
+			if keep {
+				a.adopt(e, p)
+			}
+			a.publish(e)
 		}
 	}
 	if keep {
@@ -97,21 +103,20 @@ func (a *Agent) lookupPort(uid string) string {
 	return ""
 }
 
-// take remembers a record that is kept, or at least its addresses.
-func (a *Agent) take(pod Pod, p Port, keep, gone bool) {
-	e := a.entryOf(pod)
-	e.addresses, e.gone = p.Addresses, gone
-	e.generation = max(e.generation, p.Generation+1)
-	if keep {
-		sandbox := p.Sandbox
-		e.port = p
-		e.port.Pod, e.port.Sandbox = pod, ""
-		a.setOwner(e, sandbox)
+// adopt makes a recorded port the entry's.
+func (a *Agent) adopt(e *entry, p Port) {
+	e.port = p
+	e.port.Pod, e.port.Sandbox = e.pod, ""
+	a.setOwner(e, p.Sandbox)
+}
+
+// publish says once what a pod that is not gone has been given.
+func (a *Agent) publish(e *entry) {
+	if e.gone || e.published {
+		return
 	}
-	if !gone && !e.published {
-		a.config.Publisher.Attached(a.attachment(e))
-		e.published = true
-	}
+	a.config.Publisher.Attached(a.attachment(e))
+	e.published = true
 }
 
 // restoreKnown takes up an allocation that only the pod's annotation records.

@@ -2,7 +2,6 @@ package cni_test
 
 import (
 	"fmt"
-	"io"
 	"log/slog"
 	"net/netip"
 	"strings"
@@ -34,7 +33,7 @@ func newRig(t *testing.T, change func(*cni.Config)) *rig {
 	r := &rig{pods: cni.NewPodStore(), ports: &cnitest.Ports{}, links: &cnitest.Links{}, publisher: &cnitest.Publisher{}, pool: pool}
 	r.config = cni.Config{
 		Pods: r.pods, Ports: r.ports, Links: r.links, Publisher: r.publisher, Pool: pool, MTU: 1400,
-		Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Log: slog.New(slog.DiscardHandler),
 	}
 	if change != nil {
 		change(&r.config)

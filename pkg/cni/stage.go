@@ -30,7 +30,6 @@ const (
 	StageAnswer      = "answer"
 	StageRemoveVeth  = "remove-veth"
 	StageRemovePort  = "remove-port"
-	StageReveal      = "reveal"
 	StageFreeAddress = "free-address"
 )
 
@@ -50,7 +49,7 @@ func advice(stage, port string) string {
 		return "look at ovsdb-server in the ovs-node pod: ovs-vsctl show"
 	case StageInstalled:
 		return "look at ovs-vsctl list Interface " + port + ", at ovn-controller's log, and at portolan status on this node"
-	case StageConceal, StageReveal:
+	case StageConceal:
 		return "look at nft list table netdev " + concealTable
 	case StageMove, StageConfigure, StageAnnounce, StageVerify:
 		return "look at ip -d link show " + port + " on the node, and at ip addr in the sandbox"

@@ -153,14 +153,39 @@ func (v *Veths) Delete(name string) error {
 	if err != nil || l == nil {
 		return err
 	}
-	err = v.handle.LinkDel(l)
-	if errors.Is(err, unix.ENODEV) { // went with its namespace meanwhile
-		return nil
+	// Both ends are gone from their namespaces within a millisecond; then the kernel
+	// holds the caller for an RCU barrier (15 to 20 ms), without its lock, until the
+	// memory is free. That is waited for by a goroutine, which ends with the system
+	// call. Looking the device up takes the lock, so it waits just long enough.
+	done := make(chan error, 1)
+	go func() { done <- remove(l) }()
+	for {
+		select {
+		case err := <-done:
+			if err != nil {
+				return fmt.Errorf("deleting %s: %w", name, err)
+			}
+			return nil
+		default:
+		}
+		if still, err := find(v.handle, name); err != nil || still == nil {
+			return err
+		}
 	}
+}
+
+// remove deletes a pair over a socket of its own: on a shared one others would
+// wait for it to return.
+func remove(l netlink.Link) error {
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
-		return fmt.Errorf("deleting %s: %w", name, err)
+		return err
 	}
-	return nil
+	defer h.Close()
+	if err := h.LinkDel(l); !errors.Is(err, unix.ENODEV) {
+		return err
+	}
+	return nil // it went with its namespace meanwhile
 }
 
 // List implements Links.
