@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"github.com/spf13/pflag"
 
@@ -12,6 +13,8 @@ import (
 // Config is all that the agent is told.
 type Config struct {
 	Node       string // the Node object's name
+	NodeIP     string // the address that the kubelet has told the API server; "": not known
+	HostRun    string // the machine's /run, where network daemons keep state
 	File       string // the Cluster file (ConfigMap portolan-config)
 	IntentDir  string // YAML files instead of an API server; "": the API server
 	Kube       kube.ClientConfig
@@ -27,7 +30,7 @@ type Config struct {
 
 func defaults() *Config {
 	return &Config{
-		File: "/etc/portolan/cluster.yaml",
+		HostRun: "/run", File: "/etc/portolan/cluster.yaml",
 		Kube: kube.ClientConfig{TokenFile: kube.DefaultTokenFile, CAFile: kube.DefaultCAFile, UserAgent: "portolan-node"},
 		OVS:  "unix:/run/openvswitch/db.sock", NB: "unix:/run/ovn/ovnnb_db.sock", SB: "unix:/run/ovn/ovnsb_db.sock",
 		StateDir: "/var/lib/portolan", Socket: "/run/portolan/cni.sock",
@@ -38,6 +41,8 @@ func defaults() *Config {
 
 func (c *Config) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&c.Node, "node-name", c.Node, "`name` of this node's Node object")
+	f.StringVar(&c.NodeIP, "node-ip", c.NodeIP, "the node's `address`, by which the gateway NIC is found; empty: by the default route")
+	f.StringVar(&c.HostRun, "host-run", c.HostRun, "the machine's /run `directory`, as seen from here")
 	f.StringVar(&c.File, "config", c.File, "Cluster `file`")
 	f.StringVar(&c.IntentDir, "intent-dir", c.IntentDir, "`directory` of YAML files to take intent from, instead of an API server")
 	f.StringVar(&c.OVS, "ovs-db", c.OVS, "Open_vSwitch database `endpoint`")
@@ -57,6 +62,11 @@ func (c *Config) Validate() error {
 	var errs []error
 	if c.Node == "" {
 		errs = append(errs, errors.New("--node-name is missing: it must be the name of this machine's Node object"))
+	}
+	if c.NodeIP != "" {
+		if _, err := netip.ParseAddr(c.NodeIP); err != nil {
+			errs = append(errs, fmt.Errorf("--node-ip: %w", err))
+		}
 	}
 	for flag, v := range map[string]string{"--config": c.File, "--ovs-db": c.OVS, "--nb-db": c.NB, "--sb-db": c.SB, "--state-dir": c.StateDir, "--cni-socket": c.Socket} {
 		if v == "" {

@@ -53,7 +53,12 @@ func discover(cfg *Config, kernel *host.Kernel, ovs *host.OVS) (facts, error) {
 	if bridge == "" {
 		bridge = "br-ex"
 	}
+	var ips []netip.Addr
+	if cfg.NodeIP != "" {
+		ips = append(ips, netip.MustParseAddr(cfg.NodeIP)) // validated
+	}
 	f.gateway, err = kernel.Discover(host.Options{
+		NodeIPs: ips, RunDir: cfg.HostRun,
 		Interface: spec.Spec.Gateway.Interface, Bridge: bridge, Force: spec.Spec.Gateway.Takeover == "force",
 		BridgeNIC: ovs.BridgeNIC,
 	})
