@@ -4,8 +4,9 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/portolan-cni/portolan/pkg/intent"
 	"golang.org/x/sys/unix"
+
+	"github.com/portolan-cni/portolan/pkg/intent"
 )
 
 // ovsFamily is the generic netlink family that the kernel module registers.

@@ -6,9 +6,10 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/portolan-cni/portolan/pkg/intent"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/portolan-cni/portolan/pkg/intent"
 )
 
 // Options tell Discover where to look.

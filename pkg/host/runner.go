@@ -37,7 +37,6 @@ type Runner struct {
 
 	// Of watch's goroutine alone.
 	attached bool
-	config   Config
 	flows    GatewayFlows
 	nicError string
 

@@ -11,6 +11,7 @@ const (
 	PodsByNode      Index = "pods-by-node"      // value: node name
 	PodsByNamespace Index = "pods-by-namespace" // value: namespace
 	NodesByZone     Index = "nodes-by-zone"     // value: zone name
+	NodesByTunnel   Index = "nodes-by-tunnel"   // value: a tunnel address, or a chassis id
 	AllNodes        Index = "nodes"             // value: ""
 )
 
@@ -85,9 +86,26 @@ type Node struct {
 // Key is Node/name.
 func (n *Node) Key() Key { return Key{KindNode, n.Name} }
 
-// Buckets files nodes by zone.
+// Buckets files nodes by zone and by what must be theirs alone.
 func (n *Node) Buckets() []Bucket {
-	return []Bucket{{NodesByZone, n.Zone}, {AllNodes, ""}}
+	bs := []Bucket{{NodesByZone, n.Zone}, {AllNodes, ""}}
+	for _, v := range n.Tunnels() {
+		bs = append(bs, Bucket{NodesByTunnel, v})
+	}
+	return bs
+}
+
+// Tunnels lists what other zones know the node's tunnels by: its addresses and
+// its chassis id. Two nodes with one of them in common cannot both be reached.
+func (n *Node) Tunnels() []string {
+	var vs []string
+	for _, ip := range n.EncapIPs {
+		vs = append(vs, ip.String())
+	}
+	if n.Chassis != "" {
+		vs = append(vs, n.Chassis)
+	}
+	return vs
 }
 
 // Equal compares every field.

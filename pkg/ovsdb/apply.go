@@ -132,10 +132,21 @@ func (a *applier) write(groups []engine.GroupOps) []engine.GroupOps {
 		a.fail(groups, engine.Constraint, a.c.explain(a.ctx, a.rpc, groups[0], *o.refuse))
 		return groups
 	}
-	half := len(groups) / 2
+	half := border(groups)
+	if half == 0 { // they need each other: all stand or fall with the one at fault
+		a.fail(groups, engine.Constraint, o.refuse.String())
+		return groups
+	}
 	refused := a.write(groups[:half])
 	rest, hanging := a.possible(groups[half:], refused)
 	return slices.Concat(refused, hanging, a.write(rest))
+}
+
+// border is where to bisect: near the middle, and not between groups that need
+// each other; 0: nowhere.
+func border(groups []engine.GroupOps) int {
+	parts := engine.Parts(groups)
+	return len(slices.Concat(parts[:len(parts)/2]...))
 }
 
 // possible parts groups from those that hang on rows of refused groups: a mutate
@@ -152,7 +163,14 @@ func (a *applier) possible(groups, refused []engine.GroupOps) (rest, hanging []e
 	for _, g := range refused {
 		note(g)
 	}
+	// A name's user, or a name's deletion under one: no refusal would tell.
+	engine.Withhold(engine.Parts(groups), a.res.Failed)
 	for _, g := range groups {
+		if a.res.Failed[g.Group].Class == engine.Withheld {
+			note(g)
+			hanging = append(hanging, g)
+			continue
+		}
 		ref := hangsOn(g, missing)
 		if ref.IsZero() {
 			rest = append(rest, g)

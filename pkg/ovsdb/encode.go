@@ -217,9 +217,7 @@ func (e *encoder) insert(ref rows.Ref) step {
 		if ref.Table.DB() != rows.OVS {
 			tag[engine.ZoneKey] = e.zone
 		}
-		for _, p := range rows.Map(tag) {
-			in.values["external_ids"] = append(in.values["external_ids"], p)
-		}
+		in.values["external_ids"] = append(in.values["external_ids"], rows.Map(tag)...)
 	}
 	for name, v := range in.values {
 		in.values[name] = canonical(slices.Clone(v))

@@ -44,11 +44,31 @@ func Node(v *intent.View, name string) rows.Output {
 		})
 	case !ok: // not allocated yet
 	case n.Zone != c.Zone:
+		if other, value, taken := before(v, n); taken {
+			out.Problems = append(out.Problems, rows.Problem{
+				Object: n.Key().String(), Field: "metadata.annotations[k8s.ovn.org/node-encap-ips, node-chassis-id]", Severity: rows.Error,
+				Message: fmt.Sprintf("node %s has %s too: tunnels go to that one; delete the Node that is no longer there", other, value),
+			})
+			break
+		}
 		p.remote(&out)
 	default:
 		p.local(&out)
 	}
 	return out
+}
+
+// before finds a node that comes before n by name and has a tunnel address or the
+// chassis id of n: a machine that came back under another name.
+func before(v *intent.View, n *intent.Node) (other, value string, taken bool) {
+	for _, value := range n.Tunnels() {
+		for o := range v.Each(intent.NodesByTunnel, value) {
+			if o.Key().Name < n.Name {
+				return o.Key().Name, value, true
+			}
+		}
+	}
+	return "", "", false
 }
 
 // local makes the node's switch and, once its agent has said what the gateway
