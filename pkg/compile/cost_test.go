@@ -47,7 +47,7 @@ func startCost(t *testing.T) *costRig {
 		dbs = append(dbs, c)
 	}
 	e := engine.New(engine.Config{Kinds: compile.Kinds(), Databases: []rows.DB{rows.NB, rows.SB}, Strict: true})
-	r.driver = ovsdb.NewDriver(ovsdb.DriverConfig{}, e, dbs...)
+	r.driver = ovsdb.NewDriver(ovsdb.DriverConfig{Window: time.Minute}, e, dbs...) // ended by waiting
 	done := make(chan struct{})
 	go func() { defer close(done); _ = r.driver.Run(ctx) }()
 	t.Cleanup(func() { stop(); <-done })
