@@ -173,5 +173,6 @@ down: ## end the cluster and remove everything of it but its logs
 	bin/lab down
 
 .PHONY: demo
-demo: up ## up, then pods on two nodes, packets between them, and what OVN holds
-	e2e/demo/demo.sh
+demo: up ## up, then a tour of the cluster: every command with its output, every claim with packets; root
+	cd e2e/lab && CGO_ENABLED=0 go build -trimpath -o ../../bin/tour ./cmd/tour
+	@bin/tour
