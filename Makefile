@@ -120,7 +120,7 @@ fuzz: ## each fuzz target for FUZZTIME (5s)
 .PHONY: databases
 databases: ovn-root ## the driver, and scripts, on real ovsdb-server and ovn-northd; packets traced
 	CGO_ENABLED=1 $(GOTEST) -race -timeout 10m ./pkg/ovsdb ./pkg/ovsdb/ovsdbtest
-	$(GOTEST) -timeout 10m ./pkg/compile -run OnRealDatabases -real
+	$(GOTEST) -timeout 10m ./pkg/engine ./pkg/compile -run 'OnReal(Servers|Databases)' -real
 
 .PHONY: kernel
 kernel: deps ## links, routes, nftables and CNI calls in private namespaces; root
