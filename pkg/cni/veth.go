@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"time"
 
 	"github.com/safchain/ethtool"
 	"github.com/vishvananda/netlink"
@@ -147,6 +148,10 @@ func (v *Veths) Parked(d Device) (bool, error) {
 	return host != nil && host.Attrs().ParentIndex == peer.Attrs().Index, err
 }
 
+// deletePause is how long a deletion has the kernel's lock to itself before it is
+// asked after; each question waits for the lock.
+const deletePause = 500 * time.Microsecond
+
 // Delete implements Links.
 func (v *Veths) Delete(name string) error {
 	l, err := find(v.handle, name)
@@ -159,6 +164,8 @@ func (v *Veths) Delete(name string) error {
 	// call. Looking the device up takes the lock, so it waits just long enough.
 	done := make(chan error, 1)
 	go func() { done <- remove(l) }()
+	look := time.NewTicker(deletePause)
+	defer look.Stop()
 	for {
 		select {
 		case err := <-done:
@@ -166,7 +173,7 @@ func (v *Veths) Delete(name string) error {
 				return fmt.Errorf("deleting %s: %w", name, err)
 			}
 			return nil
-		default:
+		case <-look.C:
 		}
 		if still, err := find(v.handle, name); err != nil || still == nil {
 			return err
