@@ -34,6 +34,19 @@ func (g *guide) cluster(ctx context.Context) error {
 	for _, m := range g.nodes {
 		g.claim(holds("node "+m.Name, "Ready", m.ready))
 	}
+	return g.onlyPlugin(ctx)
+}
+
+// onlyPlugin shows what containerd is told of networks, and that it is all.
+func (g *guide) onlyPlugin(ctx context.Context) error {
+	if _, err := g.show(ctx, "exec", "ovn-worker", "--", "head", "-v", "-n", "20", "/etc/cni/net.d/10-portolan.conflist"); err != nil {
+		return err
+	}
+	g.gap()
+	for _, m := range g.nodes {
+		files, err := g.lab(ctx, "exec", m.Name, "--", "ls", "/etc/cni/net.d")
+		g.claim(equal("the only network configuration on "+m.Name, "10-portolan.conflist", strings.Join(strings.Fields(files), ", "), err))
+	}
 	return nil
 }
 
@@ -48,6 +61,7 @@ func (g *guide) pods(ctx context.Context) error {
 			return err
 		}
 	}
+	g.since = time.Now()
 	if err := g.findPods(ctx); err != nil {
 		return err
 	}

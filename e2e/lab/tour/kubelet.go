@@ -2,6 +2,7 @@ package tour
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -30,6 +31,28 @@ func (g *guide) kubelet(ctx context.Context) error {
 		said, err := g.lab(ctx, "kubectl", "-n", namespace, "exec", p.Name, "--", "hostname")
 		g.claim(equal("kubectl exec "+p.Name+" -- hostname", p.Name, strings.TrimSpace(said), err))
 	}
+	return g.restarts(ctx)
+}
+
+// restarts claims that no probe has failed so often that kubelet acted on it.
+func (g *guide) restarts(ctx context.Context) error {
+	text, err := g.show(ctx, "kubectl", "-n", namespace, "get", "pods")
+	if err != nil {
+		return err
+	}
+	if text, err = g.lab(ctx, "kubectl", "-n", namespace, "get", "pods", "-o", "json"); err != nil {
+		return err
+	}
+	pods, err := parsePods(text)
+	if err != nil {
+		return err
+	}
+	g.gap()
+	took := time.Since(g.since).Round(time.Second)
+	for _, p := range pods {
+		g.claim(equal(fmt.Sprintf("%s after %s with two probes a second", p.Name, took), "Ready, 0 restarts",
+			fmt.Sprintf("%s, %d restarts", readiness(p.ready), p.restarts), nil))
+	}
 	return nil
 }
 
@@ -49,30 +72,18 @@ func (g *guide) static(ctx context.Context) error {
 	defer manifest.Close()
 	args := []string{"exec", "ovn-worker", "--", "dd", "status=none", "of=" + staticFile}
 	g.command("bin/lab " + typed(args) + " < e2e/demo/static.yaml")
-	defer g.removeStatic(ctx)
+	removed := false
+	defer func() {
+		if !removed { // interrupted, or something above has failed
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
+			defer cancel()
+			_, _ = g.lab(ctx, "exec", "ovn-worker", "--", "rm", "-f", staticFile)
+		}
+	}()
 	if _, err := (proc.Cmd{Argv: append([]string{filepath.Join(g.root, "bin/lab")}, args...), Dir: g.root, Stdin: manifest}).Output(ctx); err != nil {
 		return err
 	}
-	const name = "static-ovn-worker"
-	ready := func() (bool, error) {
-		_, err := g.lab(ctx, "kubectl", "-n", namespace, "wait", "--for=condition=Ready", "pod/"+name, "--timeout=20s")
-		return err == nil, err
-	}
-	if err := eventually(ctx, 40*time.Second, ready); err != nil {
-		return err
-	}
-	if _, err := g.show(ctx, "kubectl", "-n", namespace, "get", "pod", name, "-o", "wide"); err != nil {
-		return err
-	}
-	text, err := g.lab(ctx, "kubectl", "-n", namespace, "get", "pods", "-o", "json")
-	if err != nil {
-		return err
-	}
-	pods, err := parsePods(text)
-	if err != nil {
-		return err
-	}
-	p, err := byName(pods, name)
+	p, err := g.staticPod(ctx)
 	if err != nil {
 		return err
 	}
@@ -84,14 +95,55 @@ func (g *guide) static(ctx context.Context) error {
 	g.claim(echoed("west → static pod, two routers", e, p.Addr, 62, err))
 	e, err = packets.Ping(g.east.Place, p.Addr, 56, false, patience)
 	g.claim(echoed("east → static pod, one switch", e, p.Addr, 64, err))
+	if _, err := g.show(ctx, "exec", "ovn-worker", "--", "rm", staticFile); err != nil {
+		return err
+	}
+	removed = true
+	if _, err := g.show(ctx, "kubectl", "-n", namespace, "wait", "--for=delete", "pod/"+p.Name, "--timeout=30s"); err != nil {
+		return err
+	}
+	g.gap()
+	g.claim(equal("west → "+p.Addr.String()+", once the pod is gone", "no echo reply", "no echo reply", g.silent(ctx, p)))
+	g.claim(equal("northbound: the static pod's port", "gone", "gone", g.unported(ctx, p)))
 	return nil
 }
 
-// removeStatic takes the static pod's file away, also when the tour is interrupted.
-func (g *guide) removeStatic(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
-	defer cancel()
-	if _, err := g.show(ctx, "exec", "ovn-worker", "--", "rm", staticFile); err != nil {
-		g.claim(equal("the static pod's file", "removed", "", err))
+// staticPod waits for the pod that kubelet has made of the file, and shows it.
+func (g *guide) staticPod(ctx context.Context) (pod, error) {
+	const name = "static-ovn-worker" // its own name, and its node's
+	err := eventually(ctx, 40*time.Second, func() (bool, error) {
+		_, err := g.lab(ctx, "kubectl", "-n", namespace, "wait", "--for=condition=Ready", "pod/"+name, "--timeout=20s")
+		return err == nil, err
+	})
+	if err != nil {
+		return pod{}, err
 	}
+	if _, err := g.show(ctx, "kubectl", "-n", namespace, "get", "pod", name, "-o", "wide"); err != nil {
+		return pod{}, err
+	}
+	text, err := g.lab(ctx, "kubectl", "-n", namespace, "get", "pods", "-o", "json")
+	if err != nil {
+		return pod{}, err
+	}
+	pods, err := parsePods(text)
+	if err != nil {
+		return pod{}, err
+	}
+	return byName(pods, name)
+}
+
+// silent waits until a pod that is going away answers no more.
+func (g *guide) silent(ctx context.Context, p pod) error {
+	return eventually(ctx, 15*time.Second, func() (bool, error) {
+		_, err := packets.Ping(g.west.Place, p.Addr, 56, false, 600*time.Millisecond)
+		return errors.Is(err, packets.ErrNoEcho), err
+	})
+}
+
+// unported waits until a pod's node has no port for it.
+func (g *guide) unported(ctx context.Context, p pod) error {
+	return eventually(ctx, 15*time.Second, func() (bool, error) {
+		found, err := g.lab(ctx, "nbctl", "--node", p.node, "--bare", "--columns=name", "find", "Logical_Switch_Port", "name="+namespace+"_"+p.Name)
+		return err == nil && strings.TrimSpace(found) == "", err
+	})
 }

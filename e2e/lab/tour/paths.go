@@ -36,7 +36,37 @@ func (g *guide) pings(ctx context.Context) error {
 		e, err := packets.Ping(g.east.Place, to.pod.Addr, 56, false, patience)
 		g.claim(echoed(to.what, e, to.pod.Addr, to.ttl, err))
 	}
-	return g.tunnel()
+	if err := g.tunnel(); err != nil {
+		return err
+	}
+	g.note("Every pair of pods, what is left of 64:")
+	g.podsToPods("ttl", func(from, to pod) claim {
+		ttl := 62
+		if from.node == to.node {
+			ttl = 64
+		}
+		e, err := packets.Ping(from.Place, to.Addr, 56, false, patience)
+		return equal(from.Name+" → "+to.Name, ttl, e.TTL, err)
+	})
+	return nil
+}
+
+// podsToPods makes a claim for each pair of pods.
+func (g *guide) podsToPods(corner string, ask func(from, to pod) claim) {
+	pairs := grid{corner: corner}
+	for _, from := range g.all {
+		pairs.columns = append(pairs.columns, "→ "+from.Name)
+		r := row{name: from.Name}
+		for _, to := range g.all {
+			if from.Name == to.Name {
+				r.cells = append(r.cells, claim{})
+				continue
+			}
+			r.cells = append(r.cells, ask(from, to))
+		}
+		pairs.rows = append(pairs.rows, r)
+	}
+	g.grid(pairs)
 }
 
 // tunnel pings across nodes and looks for the requests on the far node's wire.
@@ -84,6 +114,8 @@ func (g *guide) sources(ctx context.Context) error {
 			return err
 		}
 	}
+	g.note("Pod to pod, every pair: pods see each other as they are.")
+	g.podsToPods("source seen by", func(from, to pod) claim { return g.asks(from.Place, to.Place, from.Addr) })
 	if err := g.outside(ctx); err != nil {
 		return err
 	}
@@ -104,13 +136,13 @@ func (g *guide) outside(ctx context.Context) error {
 	if _, err := g.show(ctx, "kubectl", "-n", namespace, "exec", "east", "--", "curl", "-sS", "-m", "5", url); err != nil {
 		return err
 	}
-	out := grid{corner: "source seen by client", columns: []string{"from the pod"}}
+	out := grid{corner: "source seen by", columns: []string{"client"}}
 	for _, p := range g.all {
 		m, err := g.machine(p.node)
 		if err != nil {
 			return err
 		}
-		out.rows = append(out.rows, row{p.Name + " on " + p.node, []claim{g.asks(p.Place, g.client, m.Addr)}})
+		out.rows = append(out.rows, row{p.Name + " on " + p.node + " →", []claim{g.asks(p.Place, g.client, m.Addr)}})
 	}
 	g.grid(out)
 	g.note("Outside to node: kubelet and API server listen there, and keep being reached.")

@@ -97,6 +97,10 @@ func (p *printer) grid(g grid) {
 	for _, r := range g.rows {
 		line := pad(r.name, first)
 		for i, c := range r.cells {
+			if c == (claim{}) {
+				line += "  " + pad("", columns[i])
+				continue
+			}
 			line += "  " + p.mark(c) + " " + pad(c.short(), columns[i]-2)
 			if p.tally.add(c); !c.holds() {
 				failed = append(failed, c)
@@ -116,7 +120,7 @@ type grid struct {
 	rows    []row
 }
 
-// row has one claim for each column of its grid.
+// row has one claim for each column of its grid; an empty one where nothing is asked.
 type row struct {
 	name  string
 	cells []claim

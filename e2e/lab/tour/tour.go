@@ -5,10 +5,9 @@
 //	Run ── parts, in order ─┬─ guide.show   a command as typed, and what it prints
 //	                        └─ guide.claim  a sentence, decided by package packets
 //
-// A claim is never read off the text of a command that is shown: it is measured
-// again, by sockets in the places it is about. A claim that does not hold is an
-// error of Run, and the tour goes on; a part without which the rest has no
-// meaning ends it.
+// A claim about packets is never read off the text of a tool: it is measured again,
+// by sockets in the places it is about. One that does not hold is an error of Run,
+// and the tour goes on; a part without which the rest has no meaning ends it.
 package tour
 
 import (
@@ -61,7 +60,7 @@ func Run(ctx context.Context, c Config) error {
 		g.title(p.name, p.why)
 		err := p.run(g, ctx)
 		if ctx.Err() != nil {
-			return ctx.Err()
+			return fmt.Errorf("interrupted: %w", ctx.Err())
 		}
 		if err != nil {
 			g.gap()
@@ -77,21 +76,24 @@ func Run(ctx context.Context, c Config) error {
 
 func parts() []part {
 	return []part{
-		{"The cluster", `Three machines, each a set of namespaces with its own kubelet and containerd, and an API server.
-			Portolan is their only network: no kube-proxy, no other plugin.`, (*guide).cluster, true},
+		{"The cluster", `Each machine is a set of namespaces with its own kubelet and containerd; one of them has the API
+			server too. Portolan is their only network: no other plugin, and no kube-proxy.`, (*guide).cluster, true},
 		{"Pods", `Four pods of one web server; kubelet asks each of them over HTTP whether it is ready and alive,
 			so a pod that is Ready has had packets from its node through the management port ovn-k8s-mp0.`, (*guide).pods, true},
 		{"What OVN and Open vSwitch hold", `Each node is a zone with databases of its own. Portolan writes what is meant
 			(northbound), OVN's northd makes flows of it (southbound), and Open vSwitch's userspace datapath moves packets.`, (*guide).databases, false},
 		{"Packets between pods", `Every router takes one off a packet's time to live. On one node there is a switch
-			between two pods: 64. Between nodes there is a router in each zone: 62, through a Geneve tunnel.`, (*guide).pings, false},
+			between two pods: 64 is left. Between nodes there is a router in each zone: 62, through a Geneve tunnel.`, (*guide).pings, false},
 		{"Who is seen", `A server sees the address from which it is asked: the outside sees the pod's node, pods see
 			pods as they are. Each mark stands for 64 KiB sent over TCP and back, and compared.`, (*guide).sources, false},
-		{"What kubelet does", `kubectl exec and logs go from the API server through the pod's kubelet.`, (*guide).kubelet, false},
+		{"What kubelet does", `kubectl exec and logs go from the API server through the pod's kubelet, and all the while it has
+			gone on probing: a pod that it could not reach would have been restarted.`, (*guide).kubelet, false},
 		{"A static pod", `A file in a directory of the node, started by kubelet without the API server: it gets an
-			address and a port like any other pod.`, (*guide).static, false},
-		{"Throughput", `One TCP stream on each path, as a ratio to the best that this machine's userspace datapath does: a
-			bare Open vSwitch bridge with one NORMAL flow between two namespaces with the pods' MTU, measured before and after each path.`,
+			address and a port like any other pod, and loses both when the file goes.`, (*guide).static, false},
+		{"Throughput", `One TCP stream on each path, as a ratio to what this machine's userspace datapath does without any
+			network plugin: a bare Open vSwitch bridge with one NORMAL flow, between two namespaces with the pods' MTU, measured in
+			turns with each path. Rates depend on the machine; ratios say what Portolan's routers and tunnels cost.
+			(The node's own end of a path is a tap, the bridge's ends are veths: a ratio may be above 1.)`,
 			(*guide).throughput, false},
 	}
 }
@@ -103,6 +105,7 @@ type guide struct {
 	client packets.Place
 	nodes  []machine
 	all    []pod
+	since  time.Time // the pods are Ready
 	// Two pods of one node, and one of another: what most parts talk about.
 	east, east2, west pod
 
@@ -173,18 +176,19 @@ func (g *guide) end(took time.Duration) {
 		fmt.Fprintf(g.out, "  %s %s\n", g.mark(c), c)
 	}
 	g.note("The cluster stays up with the pods of namespace demo in it. Look around:")
-	for _, hint := range [][2]string{
+	hints := [][2]string{
 		{"bin/lab kubectl -n demo exec east -- ping " + g.west.Addr.String(), "from pod to pod"},
 		{"bin/lab capture ovn-worker -i eth0 udp port 6081", "the tunnel, on the wire"},
 		{"bin/lab nbctl --node ovn-worker2 show", "another zone"},
 		{"bin/lab exec ovn-worker", "a shell on a node"},
 		{"make down", "end it"},
-	} {
-		fmt.Fprintf(g.out, "  %s  %s\n", pad(hint[0], 52), g.paint(dim, hint[1]))
+	}
+	for _, h := range hints {
+		fmt.Fprintf(g.out, "  %s  %s\n", pad(h[0], 56), g.paint(dim, h[1]))
 	}
 }
 
-// eventually asks until a condition holds, its error cannot change, or time is up.
+// eventually asks until a condition holds or time is up.
 func eventually(ctx context.Context, limit time.Duration, condition func() (bool, error)) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
