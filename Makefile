@@ -33,6 +33,7 @@ GOTEST := go test -count=1 $(TESTFLAGS)
 FUZZTIME ?= 5s
 LAB_UP ?=
 E2E ?= Matrix
+BENCH ?= -samples 200
 
 .PHONY: help
 help: ## list the targets
@@ -158,8 +159,12 @@ conformance: lab ## the lab, and upstream's network tests in it
 	@trap 'bin/lab down' EXIT; bin/lab up $(LAB_UP); bin/lab conformance
 
 .PHONY: bench
-bench: ## benchmarks
-	go test -run '^$$' -bench . -benchmem ./pkg/...
+bench: build ovn-root ## engine figures, writes a pod, CNI ADD and DEL beside ptp and OVN's floor (docs/benchmarks.md); root
+	go test -run '^$$' -bench . -benchmem ./pkg/engine ./pkg/compile ./pkg/ovsdb
+	go test -count=1 ./pkg/compile -run PodCostOnRealDatabases -real
+	@cat pkg/compile/testdata/pod-cost.txt
+	@CGO_ENABLED=0 go build -o bin/bench ./e2e/bench
+	bin/bench $(BENCH)
 
 ##--- a cluster to look at
 
