@@ -131,7 +131,7 @@ kernel: deps ## links, routes, nftables and CNI calls in private namespaces; roo
 e2e: lab ## the lab, once: up, the suite E2E (Matrix), down
 	@trap 'bin/lab down' EXIT; \
 	bin/lab up $(LAB_UP); \
-	cd e2e/lab && $(GOTEST) -timeout 20m ./suite -run '$(E2E)'
+	(cd e2e/lab && $(GOTEST) -timeout 20m ./suite -run '$(E2E)')
 
 .PHONY: test
 test: stage ## everything that CI runs: at most 60 minutes from an empty cache; root

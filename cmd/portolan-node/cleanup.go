@@ -29,7 +29,7 @@ func cleanup(ctx context.Context, cfg *Config) error {
 	ids, config := vswitch.Settings()
 	errs = append(errs, host.Cleanup(ctx, kernel, ovs, ids, config))
 	if chains, err := cni.NewNFTables(); err == nil { // without nft there are none
-		errs = append(errs, chains.Sweep(ctx, nil))
+		errs = append(errs, chains.Clear(ctx))
 	}
 	if err := os.Remove(filepath.Join(cfg.CNIBinDir, cni.BinaryName)); !errors.Is(err, os.ErrNotExist) {
 		errs = append(errs, err)

@@ -55,7 +55,23 @@ func (n *NFTables) Reveal(ctx context.Context, devices []string) error {
 
 // Sweep implements Concealer.
 func (n *NFTables) Sweep(ctx context.Context, keep []string) error {
+	tx := n.nft.NewTransaction()
+	tx.Add(&knftables.Table{}) // from the start, so that a first pod leaves nothing more than a last
+	if err := n.nft.Run(ctx, tx); err != nil {
+		return fmt.Errorf("making table netdev %s: %w", concealTable, err)
+	}
 	return n.removeIf(ctx, func(device string) bool { return !slices.Contains(keep, device) })
+}
+
+// Clear removes the table with every chain; no error when there is none.
+func (n *NFTables) Clear(ctx context.Context) error {
+	tx := n.nft.NewTransaction()
+	tx.Add(&knftables.Table{}) // deleting what is not there would be an error
+	tx.Delete(&knftables.Table{})
+	if err := n.nft.Run(ctx, tx); err != nil {
+		return fmt.Errorf("removing table netdev %s: %w", concealTable, err)
+	}
+	return nil
 }
 
 // removeIf removes the chains there are of some devices: a chain that is not there

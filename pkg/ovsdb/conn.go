@@ -99,8 +99,9 @@ func Dial(ctx context.Context, cfg Config) (*Conn, error) {
 			c.Close()
 			return nil, err
 		case <-ctx.Done():
+			last := c.State().Err // closing would give its own reason
 			c.Close()
-			return nil, fmt.Errorf("%s at %s: %w (last: %s)", databaseName(cfg.DB), cfg.Endpoint, ctx.Err(), c.State().Err)
+			return nil, fmt.Errorf("%s at %s: %w (last: %s)", databaseName(cfg.DB), cfg.Endpoint, ctx.Err(), last)
 		}
 	}
 }
