@@ -84,16 +84,19 @@ func (a *agent) connect(ctx context.Context) error {
 	if a.ports, err = cni.DialPorts(ctx, cfg.OVS, intent.IntegrationBridge); err != nil {
 		return err
 	}
-	if cfg.Kube.APIServer == "" {
-		cfg.Kube.APIServer = a.facts.spec.Spec.APIServer
-	}
-	if a.client, err = cfg.Kube.Connect(); err != nil {
-		return err
-	}
 	eng := engine.New(engine.Config{Kinds: compile.Kinds(), Databases: []rows.DB{rows.OVS, rows.NB, rows.SB}})
 	a.driver = ovsdb.NewDriver(ovsdb.DriverConfig{}, eng, dbs...)
-	a.patcher = kube.NewPatcher(a.client, slog.Default())
-	a.door = newDoor(cfg.Node, a.driver.Sink(), a.patcher)
+	a.door = newDoor(cfg.Node, a.driver.Sink(), nil, a.facts.own)
+	if cfg.IntentDir == "" {
+		if cfg.Kube.APIServer == "" {
+			cfg.Kube.APIServer = a.facts.spec.Spec.APIServer
+		}
+		if a.client, err = cfg.Kube.Connect(); err != nil {
+			return err
+		}
+		a.patcher = kube.NewPatcher(a.client, slog.Default())
+		a.door.patcher = a.patcher
+	}
 	a.runner = host.NewRunner(a.kernel, a.ovs, a.facts.gateway.Bridge, ovsRunDir, slog.Default())
 	return nil
 }
@@ -127,12 +130,17 @@ func (a *agent) live(ctx context.Context) error {
 	sink.Put(a.facts.plan)
 	sink.Put(a.facts.host(a.cfg))
 	a.declare(nil)
-	watch := &kube.Watch{
-		Client: a.client, Sink: a.door, Problems: a.health.problems, Zoning: a.zoning(), Node: a.cfg.Node,
-	}
 	part("driver", a.driver.Run)
-	part("watch", watch.Run)
-	part("patcher", a.patcher.Run)
+	if a.cfg.IntentDir != "" {
+		files := &kube.WatchDir{Dir: a.cfg.IntentDir, Sink: a.door, Problems: a.health.problems, Zoning: a.zoning()}
+		part("intent directory", files.Run)
+	} else {
+		watch := &kube.Watch{
+			Client: a.client, Sink: a.door, Problems: a.health.problems, Zoning: a.zoning(), Node: a.cfg.Node,
+		}
+		part("watch", watch.Run)
+		part("patcher", a.patcher.Run)
+	}
 	part("host", func(ctx context.Context) error { a.runner.Run(ctx); return nil })
 	part("health", a.serveHealth)
 	part("pods", a.servePods)
@@ -167,12 +175,14 @@ func (a *agent) servePods(ctx context.Context) error {
 	}
 	conflist := filepath.Join(a.cfg.CNIConfDir, filepath.Base(cni.DefaultConflist))
 	self, err := a.door.wait(ctx, func(self *intent.Node, synced map[kube.Source]bool) bool {
-		return self != nil && synced[kube.Nodes] && synced[kube.Pods] && synced[kube.Namespaces]
+		return self != nil && complete(synced)
 	})
 	if err != nil {
 		return err
 	}
-	a.patcher.Annotate(kube.NodeTarget(a.cfg.Node), a.facts.annotations(a.cfg))
+	if a.patcher != nil {
+		a.patcher.Annotate(kube.NodeTarget(a.cfg.Node), a.facts.annotations(a.cfg))
+	}
 	if len(self.Subnets) == 0 {
 		a.driver.Sink().Synced() // nothing can be attached yet, so nothing can be lost
 		slog.Info("waiting for the node's subnets", "annotation", kube.AnnotationNodeSubnets)
@@ -231,16 +241,9 @@ func (a *agent) recover(ctx context.Context, self *intent.Node) (*cni.Agent, err
 	return server, server.Recover(ctx, pods, attached)
 }
 
-// announce tells the runtime that the node is ready, once it is: the API server
-// has echoed what the agent says of the node, the node's own unit is installed in
-// every database, and the management port is up.
+// announce tells the runtime that the node is ready, once it is: the node's own
+// unit is installed in every database, and the management port is up.
 func (a *agent) announce(ctx context.Context, conflist string) {
-	_, err := a.door.wait(ctx, func(self *intent.Node, _ map[kube.Source]bool) bool {
-		return self != nil && self.Chassis == a.facts.chassis && len(self.Gateway.Addresses) > 0
-	})
-	if err != nil {
-		return
-	}
 	if err := a.driver.Wait(ctx, "node/"+a.cfg.Node, ovsdb.Installed); err != nil {
 		return
 	}

@@ -29,7 +29,8 @@ type annotator interface {
 type door struct {
 	node    string
 	driver  driver
-	patcher annotator
+	patcher annotator                       // nil: nobody persists allocations but OVS
+	own     func(*intent.Node) *intent.Node // adds what the agent knows of this node
 	pods    *cni.PodStore
 	log     *slog.Logger
 
@@ -42,9 +43,9 @@ type door struct {
 	changed  chan struct{}
 }
 
-func newDoor(node string, d driver, a annotator) *door {
+func newDoor(node string, d driver, a annotator, own func(*intent.Node) *intent.Node) *door {
 	return &door{
-		node: node, driver: d, patcher: a, pods: cni.NewPodStore(), log: slog.Default(),
+		node: node, driver: d, patcher: a, own: own, pods: cni.NewPodStore(), log: slog.Default(),
 		seen: map[string]*intent.Pod{}, attached: map[string][]intent.Attachment{},
 		synced: map[kube.Source]bool{}, changed: make(chan struct{}),
 	}
@@ -57,10 +58,13 @@ func (d *door) Put(o intent.Object) {
 	switch o := o.(type) {
 	case *intent.Node:
 		if o.Name == d.node {
+			o = d.own(o)
 			d.self = o
 			d.wake()
 		}
 		d.driver.Put(o)
+	case *intent.Cluster:
+		// The plan is the agent's own file; a directory of intent may hold it too.
 	case *intent.Pod:
 		key := o.Key().Name
 		if old := d.seen[key]; old != nil && old.UID != o.UID {
@@ -92,6 +96,11 @@ func (d *door) Delete(k intent.Key) {
 		}
 	}
 	d.driver.Delete(k)
+}
+
+// complete reports whether every source has delivered what it had.
+func complete(synced map[kube.Source]bool) bool {
+	return synced[kube.Directory] || synced[kube.Nodes] && synced[kube.Pods] && synced[kube.Namespaces]
 }
 
 // Synced notes that a source has delivered what it had.
@@ -134,7 +143,7 @@ func (d *door) Attached(a cni.Attachment) {
 		return
 	}
 	d.put(p)
-	if !slices.EqualFunc(list, p.Attachments, intent.Attachment.Equal) {
+	if d.patcher != nil && !slices.EqualFunc(list, p.Attachments, intent.Attachment.Equal) {
 		d.patcher.Annotate(kube.PodTarget(p.Namespace, p.Name, p.UID),
 			map[string]string{kube.AnnotationPodNetworks: kube.FormatPodNetworks(list)})
 	}

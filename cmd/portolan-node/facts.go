@@ -69,6 +69,9 @@ func discover(cfg *Config, kernel *host.Kernel, ovs *host.OVS) (facts, error) {
 		// Patch ports do not cross datapaths.
 		f.datapath, f.reason = f.gateway.Foreign, "bridge "+f.gateway.Bridge+" has it"
 	}
+	if spec.Spec.MTU == 0 {
+		plan.MTU = f.gateway.PodMTU(f.encapIPs())
+	}
 	f.chassis, err = chassisID(cfg.StateDir)
 	return f, err
 }
@@ -123,16 +126,21 @@ func (f facts) host(cfg *Config) *intent.Host {
 	return h
 }
 
+// own is this node with what its agent knows better than any annotation of an
+// earlier run: the rest is what the API server says.
+func (f facts) own(n *intent.Node) *intent.Node {
+	own := *n
+	own.Chassis, own.EncapIPs = f.chassis, f.encapIPs()
+	own.Gateway = intent.Gateway{
+		Bridge: f.gateway.Bridge, Interface: f.gateway.NIC, MAC: f.gateway.MAC,
+		Addresses: f.gateway.Addresses, NextHops: f.nextHops(),
+	}
+	return &own
+}
+
 // annotations are what the other nodes, and the controller, have to know.
 func (f facts) annotations(cfg *Config) map[string]string {
-	n := &intent.Node{
-		Name: cfg.Node, Chassis: f.chassis, EncapIPs: f.encapIPs(),
-		Gateway: intent.Gateway{
-			Bridge: f.gateway.Bridge, Interface: f.gateway.NIC, MAC: f.gateway.MAC,
-			Addresses: f.gateway.Addresses, NextHops: f.nextHops(),
-		},
-	}
-	return kube.AgentAnnotations(n, f.plan.GatewayVLAN)
+	return kube.AgentAnnotations(f.own(&intent.Node{Name: cfg.Node}), f.plan.GatewayVLAN)
 }
 
 // nextHops are the operator's, or those of the NIC's default routes.
@@ -151,7 +159,7 @@ func (f facts) nextHops() []netip.Addr {
 
 // log says once what was found, and what does not fit.
 func (f facts) log(cfg *Config) {
-	slog.Info("node", "node", cfg.Node, "zone", f.plan.Zone, "chassis", f.chassis,
+	slog.Info("node", "pod_mtu", f.plan.MTU, "node", cfg.Node, "zone", f.plan.Zone, "chassis", f.chassis,
 		"datapath", f.datapath, "because", f.reason, "nic", f.gateway.NIC, "bridge", f.gateway.Bridge, "encap", f.encapIPs())
 	for _, p := range f.gateway.CheckMTU(cfg.Node, f.plan.MTU, f.encapIPs()) {
 		slog.Warn("problem", "object", p.Object, "field", p.Field, "message", p.Message)

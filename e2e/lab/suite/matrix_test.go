@@ -15,6 +15,11 @@ import (
 const (
 	port    = 18080
 	patient = 6 * time.Second
+	// podMTU is the NIC's 1500 less Geneve over IPv4; full is the payload of a
+	// datagram or echo that fills it, beyond is one that fits the NIC only.
+	podMTU = 1500 - 58
+	full   = podMTU - 28
+	beyond = 1450
 )
 
 // cell is one pair of the matrix: who asks whom, and what the asked must see.
@@ -124,15 +129,15 @@ func (c cell) tcp(t *testing.T) {
 
 func (c cell) udp(t *testing.T) {
 	to := netip.AddrPortFrom(c.to.Addr, port)
-	for _, size := range []int{200, 1372, 1450, c.largest} { // 1372: the pods' MTU of 1400; an answer of 1450 is too big for them, unfragmented
-		a, err := packets.UDP(c.from, to, size, size > 1372, patient)
+	for _, size := range []int{200, full, beyond, c.largest} { // an answer of beyond is too big for pods, unfragmented
+		a, err := packets.UDP(c.from, to, size, size > full, patient)
 		c.check(t, fmt.Sprintf("UDP %d", size), a.Source, err)
 	}
 }
 
 func (c cell) icmp(t *testing.T) {
-	for _, size := range []int{56, 1372, 1450, c.largest} {
-		e, err := packets.Ping(c.from, c.to.Addr, size, size == 1372, patient)
+	for _, size := range []int{56, full, beyond, c.largest} {
+		e, err := packets.Ping(c.from, c.to.Addr, size, size == full, patient)
 		if err != nil {
 			t.Errorf("%s: ping %d: %v", c.name, size, err)
 			continue
@@ -164,8 +169,8 @@ func (c cell) check(t *testing.T, what string, source netip.Addr, err error) {
 func tooBig(t *testing.T, nodes map[string]machine, pods map[string]pod) {
 	for _, p := range pods {
 		to := netip.AddrPortFrom(client.Addr, port)
-		if _, err := packets.UDP(p.Place, to, 1400, false, time.Second); !strings.Contains(fmt.Sprint(err), "message too long") {
-			t.Errorf("%s to outside: 1,428 bytes unfragmented: got %v, want EMSGSIZE: the interface's MTU is 1,400", p.Name, err)
+		if _, err := packets.UDP(p.Place, to, full+1, false, time.Second); !strings.Contains(fmt.Sprint(err), "message too long") {
+			t.Errorf("%s to outside: one byte too many, unfragmented: got %v, want EMSGSIZE", p.Name, err)
 		}
 		// An answer of 1,500 bytes from outside that may not be fragmented: the
 		// gateway router says so, and the client's kernel then fragments.
@@ -173,9 +178,9 @@ func tooBig(t *testing.T, nodes map[string]machine, pods map[string]pod) {
 			t.Errorf("%s to outside and back: 40,000 bytes: %v", p.Name, err)
 		}
 		for _, n := range nodes {
-			_, err := packets.Ping(n.Place, p.Addr, 1400, true, time.Second)
+			_, err := packets.Ping(n.Place, p.Addr, full+1, true, time.Second)
 			if err == nil {
-				t.Errorf("%s to %s: a ping of 1,428 bytes with DF came through an MTU of 1,400", n.Name, p.Name)
+				t.Errorf("%s to %s: a ping one byte larger than the MTU came through with DF", n.Name, p.Name)
 			}
 		}
 		break

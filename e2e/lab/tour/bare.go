@@ -14,7 +14,7 @@ import (
 
 // bareMTU is the pods': a userspace datapath costs by the packet, so that a
 // larger one would compare sizes and not paths.
-const bareMTU = 1400
+const bareMTU = 1442
 
 // bare is a bridge in a node's Open vSwitch that Portolan has no part in, and two
 // namespaces at its ports. Its addresses are documentation's (RFC 5737), and its

@@ -46,7 +46,8 @@ type ClusterSpec struct {
 	// MasqueradeSubnets are used inside each node; default 169.254.169.0/29, fd69::/125.
 	MasqueradeSubnets []string `json:"masqueradeSubnets,omitempty"`
 
-	// MTU of pod interfaces in bytes; default 1400: Ethernet less Geneve over IPv4 or IPv6.
+	// MTU of pod interfaces in bytes; default: each node's own, its NIC's less Geneve
+	// (58 bytes over IPv4, 78 over IPv6). Offline, where there is no NIC: 1400.
 	MTU int `json:"mtu,omitempty"`
 
 	// PuntRate is how many packets a second of each kind may reach ovn-controller

@@ -15,7 +15,7 @@ import (
 	"github.com/portolan-cni/portolan/pkg/rows"
 )
 
-// DefaultMTU is a pod's where the plan names none: Ethernet's 1500 less Geneve
+// DefaultMTU is a pod's where the plan names none and no NIC is known: Ethernet's 1500 less Geneve
 // over IPv6 with OVN's options, 98 bytes, rounded.
 const DefaultMTU = 1400
 
