@@ -12,10 +12,6 @@ const (
 	ClusterRouter = "ovn_cluster_router"
 	JoinSwitch    = "join"
 	TransitSwitch = "transit_switch"
-	PhysicalNet   = "physnet"
-	MgmtPort      = "ovn-k8s-mp0"
-	GatewayBridge = "br-ex"
-	IntBridge     = "br-int"
 )
 
 // GatewayRouter, ExternalSwitch, MgmtLSP and LocalnetPort name what a node has.

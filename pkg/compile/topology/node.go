@@ -202,7 +202,7 @@ func (p plan) externalSwitch(out *rows.Output) {
 	name := rows.LocalnetPort(p.node.Gateway.Bridge, n)
 	port := map[string]rows.Value{
 		"name": rows.Str(name), "type": rows.Str("localnet"), "addresses": rows.Str("unknown"),
-		"options": rows.Map(map[string]string{"network_name": rows.PhysicalNet}),
+		"options": rows.Map(map[string]string{"network_name": intent.PhysicalNetwork}),
 	}
 	if vlan := p.cluster.GatewayVLAN; vlan != 0 {
 		port["tag_request"] = rows.Num(int64(vlan))

@@ -1,9 +1,7 @@
 package vswitch
 
 import (
-	"crypto/sha256"
 	"maps"
-	"net"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -171,11 +169,5 @@ func managementMAC(node *intent.Node) string {
 	if node.MgmtMAC != "" {
 		return node.MgmtMAC
 	}
-	ip := node.Subnets[0].Masked().Addr().Next().Next()
-	b := ip.AsSlice()
-	if !ip.Is4() {
-		sum := sha256.Sum256([]byte(ip.String()))
-		b = sum[:4]
-	}
-	return net.HardwareAddr(append([]byte{0x0a, 0x58}, b[:4]...)).String()
+	return rows.MAC(node.Subnets[0].Masked().Addr().Next().Next())
 }
