@@ -84,7 +84,10 @@ func (a *agent) connect(ctx context.Context) error {
 	if a.ports, err = cni.DialPorts(ctx, cfg.OVS, intent.IntegrationBridge); err != nil {
 		return err
 	}
-	eng := engine.New(engine.Config{Kinds: compile.Kinds(), Databases: []rows.DB{rows.OVS, rows.NB, rows.SB}})
+	eng := engine.New(engine.Config{
+		Kinds: compile.Kinds(), Databases: []rows.DB{rows.OVS, rows.NB, rows.SB},
+		Bug: func(err error) { slog.Error("bug in a unit", "err", err) },
+	})
 	a.driver = ovsdb.NewDriver(ovsdb.DriverConfig{}, eng, dbs...)
 	a.door = newDoor(cfg.Node, a.driver.Sink(), nil, a.facts.own)
 	if cfg.IntentDir == "" {

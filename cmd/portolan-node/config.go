@@ -25,7 +25,7 @@ type Config struct {
 	CNIBinary  string // our plugin, copied to CNIBinDir
 	CNIBinDir  string
 	CNIConfDir string
-	Health     string // listen address of /healthz, /readyz, /metrics
+	Health     string // listen address of /healthz, /readyz, /status, /metrics
 }
 
 func defaults() *Config {
@@ -53,7 +53,7 @@ func (c *Config) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&c.CNIBinary, "cni-binary", c.CNIBinary, "the plugin `file` to install")
 	f.StringVar(&c.CNIBinDir, "cni-bin-dir", c.CNIBinDir, "`directory` of the runtime's plugins")
 	f.StringVar(&c.CNIConfDir, "cni-conf-dir", c.CNIConfDir, "`directory` of the runtime's network configuration")
-	f.StringVar(&c.Health, "health-bind", c.Health, "`address` of /healthz, /readyz and /metrics; empty: none")
+	f.StringVar(&c.Health, "health-bind", c.Health, "`address` of /healthz, /readyz, /status and /metrics; empty: none")
 	c.Kube.AddFlags(f)
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -77,7 +78,47 @@ func (h *health) problems(k intent.Key, list []rows.Problem) {
 	}
 }
 
-// serveHealth answers /healthz, /readyz and /metrics.
+// status prints what is not as it should be: databases that are not up, groups that
+// wait or were refused, problems with objects. Nothing else is printed, so an
+// empty answer after the first line means that all is written.
+func (a *agent) status(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second)
+	defer cancel()
+	report, err := a.driver.Report(ctx)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	if err := a.health.ready(); err != nil {
+		fmt.Fprintln(w, "not ready:", err)
+	} else {
+		fmt.Fprintln(w, "ready")
+	}
+	for _, db := range []rows.DB{rows.OVS, rows.NB, rows.SB} {
+		if s := report.Databases[db]; !s.Up {
+			fmt.Fprintf(w, "database %s is not up: %s\n", db, s.Err)
+		}
+	}
+	for _, s := range report.Statuses {
+		fmt.Fprintln(w, s)
+	}
+	for _, p := range slices.Concat(report.Problems, a.runner.Problems(), a.health.list()) {
+		fmt.Fprintf(w, "%s %s %s: %s\n", p.Severity, p.Object, p.Field, p.Message)
+	}
+}
+
+// list returns the problems found at the door.
+func (h *health) list() []rows.Problem {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var out []rows.Problem
+	for _, ps := range h.found {
+		out = append(out, ps...)
+	}
+	return out
+}
+
+// serveHealth answers /healthz, /readyz, /status and /metrics.
 func (a *agent) serveHealth(ctx context.Context) error {
 	if a.cfg.Health == "" {
 		return nil
@@ -91,6 +132,7 @@ func (a *agent) serveHealth(ctx context.Context) error {
 		}
 		fmt.Fprintln(w, "ok")
 	})
+	mux.HandleFunc("/status", a.status)
 	mux.Handle("/metrics", promhttp.HandlerFor(a.health.registry, promhttp.HandlerOpts{}))
 	server := &http.Server{Addr: a.cfg.Health, Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	defer context.AfterFunc(ctx, func() { _ = server.Close() })()

@@ -17,6 +17,8 @@ type Config struct {
 	// Strict panics on bugs (invalid rows, two values for one slot), as tests
 	// want; else they are counted and the first contributor wins.
 	Strict bool
+	// Bug is told of each, when not Strict; nil: they are only counted.
+	Bug func(error)
 	// MaxOps cuts a batch into transactions of about this many operations;
 	// 0: 5,000.
 	MaxOps int
@@ -329,6 +331,9 @@ func (e *Engine) report(err error) {
 		panic("engine: " + err.Error())
 	}
 	e.stats.Bugs++
+	if e.cfg.Bug != nil {
+		e.cfg.Bug(err)
+	}
 }
 
 // Stats returns the counters.
