@@ -125,7 +125,7 @@ databases: ovn-root ## the driver, and scripts, on real ovsdb-server and ovn-nor
 
 .PHONY: kernel
 kernel: deps ## links, routes, nftables and CNI calls in private namespaces; root
-	$(GOTEST) -tags kernel -timeout 10m ./pkg/host/... ./pkg/cni/...
+	$(GOTEST) -tags kernel -timeout 10m ./pkg/host/... ./pkg/cni/... ./cmd/portolan-node
 
 .PHONY: e2e
 e2e: lab ## the lab, once: up, the suite E2E (Matrix), down
