@@ -13,13 +13,14 @@ import (
 // path.Match's, or a directory with a slash at its end for all files below it.
 func execAllowed() map[string]string {
 	return map[string]string{
-		"pkg/ovsdb/ovsdbtest/":        "tests start real OVS and OVN daemons and their tools",
-		"pkg/host/flowloader.go":      "ovs-ofctl: its bundle of replace-flows is atomic, and no Go library has it (decision 30)",
-		"pkg/host/*_test.go":          "kernel tests ask ip and nft what the code under test has done, and run ovs-ofctl on a real switch",
-		"cmd/portolan-node/daemon.go": "becomes a daemon of OVS or OVN, whose database file only ovsdb-tool can make or convert",
-		"pkg/cni/*_test.go":           "kernel tests start themselves again to be killed at every step of a call",
-		"cmd/portolan-cni/*_test.go":  "the program's test runs the program",
-		"e2e/":                        "the lab and the stage runner drive programs: that is their purpose",
+		"pkg/ovsdb/ovsdbtest/":                       "tests start real OVS and OVN daemons and their tools",
+		"pkg/host/flowloader.go":                     "ovs-ofctl: its bundle of replace-flows is atomic, and no Go library has it (decision 30)",
+		"pkg/host/*_test.go":                         "kernel tests ask ip and nft what the code under test has done, and run ovs-ofctl on a real switch",
+		"cmd/portolan-node/daemon.go":                "becomes a daemon of OVS or OVN, whose database file only ovsdb-tool can make or convert",
+		"cmd/portolan-node/intentdir_kernel_test.go": "runs the agent and every daemon as programs, in namespaces of their own",
+		"pkg/cni/*_test.go":                          "kernel tests start themselves again to be killed at every step of a call",
+		"cmd/portolan-cni/*_test.go":                 "the program's test runs the program",
+		"e2e/":                                       "the lab and the stage runner drive programs: that is their purpose",
 	}
 }
 
