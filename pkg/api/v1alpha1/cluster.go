@@ -63,8 +63,8 @@ type ClusterSpec struct {
 	// InsecureDatabases lets the databases listen on plain TCP.
 	InsecureDatabases bool `json:"insecureDatabases,omitempty"`
 
-	// Datapath is OVS's: "system", the kernel's; or "netdev", userspace. Empty: the
-	// kernel's where the kernel has it.
+	// Datapath is OVS's: "system", the kernel's; or "netdev", userspace. Default: the
+	// kernel's on a node whose kernel has it, else userspace.
 	Datapath string `json:"datapath,omitempty"`
 
 	Gateway GatewaySpec `json:"gateway,omitempty"`
