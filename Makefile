@@ -21,6 +21,8 @@ export GIT_CONFIG_VALUE_0 := $(CURDIR)
 # go run keeps what it has built in Go's build cache: 100 s the first time, 1 s after.
 GOLANGCI ?= CGO_ENABLED=0 go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 MODELGEN := go run github.com/ovn-kubernetes/libovsdb/cmd/modelgen
+# With modules of its own: as a tool of go.mod it would raise a dozen of the product's.
+CONTROLLER_GEN := go run sigs.k8s.io/controller-tools/cmd/controller-gen@v0.23.0
 
 # Packages that the tiers below the lab need; the lab installs its own.
 PACKAGES := ca-certificates conntrack debian-archive-keyring ethtool gcc iproute2 iputils-ping libc6-dev \
@@ -30,10 +32,21 @@ PACKAGES := ca-certificates conntrack debian-archive-keyring ethtool gcc iproute
 TESTFLAGS := $(if $(JSON),-json)
 GOTEST := go test -count=1 $(TESTFLAGS)
 
-FUZZTIME ?= 5s
+FUZZTIME ?= 20000x
+# Of FuzzDecodeAndCompile, which does a hundred a second.
+FUZZTIME_SLOW ?= 1000x
+RESTART_PODS ?= 2000
 LAB_UP ?=
-E2E ?= Matrix
-BENCH ?= -samples 200
+# ZONE=global: one zone for all nodes, with plain TCP, as classic tools show it.
+ifeq ($(ZONE),global)
+LAB_UP := --zone global --insecure-databases
+endif
+# Faults that make test does: each daemon killed, databases lost, restarts; make
+# test-full does all.
+E2E ?= Matrix|Input|Soup|Fault(Kill|Data|Restart|Second|Node)|Multinet($$|Addresses|Broadcast|Others|Live)
+HOURS ?= 1
+BENCH ?= -samples 120
+BENCH_PODS ?= 10000
 
 .PHONY: help
 help: ## list the targets
@@ -54,11 +67,17 @@ stage:
 	@CGO_ENABLED=0 go build -o bin/stage ./e2e/stage
 
 .PHONY: generate
-generate: ovn-root ## write the generated files anew, from the schemas of OVN and OVS
+generate: ovn-root crds ## write the generated files anew, from the schemas of OVN and OVS and the API's Go types
 	$(MODELGEN) -p nb -o pkg/ovsdb/nb $(PORTOLAN_OVN_ROOT)/usr/share/ovn/ovn-nb.ovsschema
 	$(MODELGEN) -p sb -o pkg/ovsdb/sb $(PORTOLAN_OVN_ROOT)/usr/share/ovn/ovn-sb.ovsschema
 	$(MODELGEN) -p vswitch -o pkg/ovsdb/vswitch $(PORTOLAN_OVN_ROOT)/usr/share/openvswitch/vswitch.ovsschema
 	go run ./pkg/ovsdb/internal/schemagen -ovn $(PORTOLAN_OVN_ROOT)/usr/share/ovn -ovs $(PORTOLAN_OVN_ROOT)/usr/share/openvswitch
+
+# _.yaml is what controller-gen makes of kinds that are read from files only.
+.PHONY: crds
+crds: ## write the CustomResourceDefinitions in deploy/ anew, from pkg/api
+	$(CONTROLLER_GEN) crd paths=./pkg/api/... output:crd:dir=deploy/base/crds
+	rm -f deploy/base/crds/_.yaml
 
 .PHONY: clean
 clean: ## remove bin/; the cache in PORTOLAN_CACHE stays
@@ -103,6 +122,12 @@ unit: ## unit tests and scripts, with the race detector
 	CGO_ENABLED=1 $(GOTEST) -race -timeout 10m $$(go list ./... | grep -vE '/portolan$$|/pkg/ovsdb(/ovsdbtest)?$$')
 	cd e2e/lab && $(GOTEST) -timeout 5m $$(go list ./... | grep -vE '/lab/(kube|upstream|suite)$$')
 
+SEEDS ?= 3000
+
+.PHONY: soup
+soup: ## a simulated cluster in random order: SEEDS (3000) lists of steps in each zone mode
+	$(GOTEST) -timeout 2h ./e2e/soup -seeds $(SEEDS) -bugs -v
+
 .PHONY: generated
 generated: ## generated files are what the schemas give
 	@before=$$(git status --porcelain -- pkg deploy; git diff -- pkg deploy | sha256sum); \
@@ -110,48 +135,118 @@ generated: ## generated files are what the schemas give
 	after=$$(git status --porcelain -- pkg deploy; git diff -- pkg deploy | sha256sum); \
 	[ "$$before" = "$$after" ] || { echo "make generate changes files:"; git status --short -- pkg deploy; exit 1; }
 
+# A count, not a time: go test may fail a target whose time is over by "context
+# deadline exceeded" (go.dev/issue/75804).
 .PHONY: fuzz
-fuzz: ## each fuzz target for FUZZTIME (5s)
-	@grep -rlE '^func Fuzz' --include='*_test.go' pkg | sort | while read -r file; do \
+fuzz: ## each fuzz target FUZZTIME (20000x) times
+	@grep -rlE '^func Fuzz' --include='*_test.go' pkg multus | sort | while read -r file; do \
 		for f in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' $$file); do \
 			echo "fuzz $$(dirname $$file) $$f"; \
-			go test $(TESTFLAGS) -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) ./$$(dirname $$file); \
+			times=$(FUZZTIME); [ $$f != FuzzDecodeAndCompile ] || times=$(FUZZTIME_SLOW); \
+			go test $(TESTFLAGS) -run '^$$' -fuzz "^$$f$$" -fuzztime $$times ./$$(dirname $$file); \
 		done; done
 
 .PHONY: databases
 databases: ovn-root ## the driver, and scripts, on real ovsdb-server and ovn-northd; packets traced
 	CGO_ENABLED=1 $(GOTEST) -race -timeout 10m ./pkg/ovsdb ./pkg/ovsdb/ovsdbtest
 	$(GOTEST) -timeout 10m ./pkg/engine ./pkg/compile -run 'OnReal(Servers|Databases)' -real
+	$(GOTEST) -timeout 10m ./cmd/portolan -run OnRealDatabases -real
+	$(GOTEST) -timeout 10m ./e2e/restart -real -pods $(RESTART_PODS) -v
+
+.PHONY: apiserver
+apiserver: lab ## a real kube-apiserver, alone: admission policies, rights, what kubectl shows; root
+	$(GOTEST) -timeout 5m ./e2e/apiserver -kube "$$(bin/lab kube)"
 
 .PHONY: kernel
 kernel: deps ## links, routes, nftables and CNI calls in private namespaces; root
-	$(GOTEST) -tags kernel -timeout 10m ./pkg/host/... ./pkg/cni/... ./cmd/portolan-node
+	$(GOTEST) -tags kernel -timeout 10m ./pkg/host/... ./pkg/cni/... ./cmd/portolan-node ./e2e/bench
 
+# SUITE=multinet is that suite in every lab there is: zones, families, with and without Multus.
 .PHONY: e2e
-e2e: lab ## the lab, once: up, the suite E2E (Matrix), down
+ifeq ($(SUITE),multinet)
+e2e: e2e-multinet
+else
+e2e: lab ## the lab, once: up, the suites E2E (the matrix, bad input, faults, networks), down; SUITE=multinet: that suite in labs of every kind
 	@trap 'bin/lab down' EXIT; \
 	bin/lab up $(LAB_UP); \
 	(cd e2e/lab && $(GOTEST) -timeout 20m ./suite -run '$(E2E)')
+endif
+
+# What differs between families: not who survives what.
+FAMILIES_E2E := Multinet$$$$|Matrix($$$$|RouterAdvertisement|Martians|Connections|PodRecreated)
+
+.PHONY: e2e-dual
+e2e-dual: ## the lab with IPv4 and IPv6: every connection in both, advertisements, martians, conntrack
+	@$(MAKE) --no-print-directory e2e LAB_UP='--families dual' E2E='$(FAMILIES_E2E)'
+
+.PHONY: e2e-ipv6
+e2e-ipv6: ## the lab with IPv6 alone: every suite
+	@$(MAKE) --no-print-directory e2e LAB_UP='--families ipv6' E2E=.
+
+.PHONY: e2e-global
+e2e-global: ## the lab as one zone, over TLS: its layout, every connection, its central daemons killed
+	@$(MAKE) --no-print-directory e2e LAB_UP='--zone global' E2E='Global|TestMatrix$$$$|AgentRestart|Multinet$$$$'
+
+# The form of Multus goes by the commit: runs differ, and together cover both.
+MULTUS ?= $(shell git rev-parse HEAD | grep -q '[0-7]$$' && echo thin || echo thick)
+
+.PHONY: e2e-multus
+e2e-multus: ## the lab with Multus (MULTUS=thin|thick) as its CNI, which calls Portolan: networks of every topology, restarts
+	@$(MAKE) --no-print-directory e2e LAB_UP='--multus $(MULTUS)' E2E='Multinet($$$$|Restarts)'
+
+# Broadcasts, sizes and what is left differ by zone alone.
+.PHONY: e2e-multinet
+e2e-multinet: ## several networks in labs of every kind: zones × families × Multus; 90 minutes
+	@for zone in node global; do for families in ipv4 ipv6 dual; do for multus in '' thin thick; do \
+		run='Multinet($$|Addresses|Restarts)'; [ -n "$$multus" ] || [ $$families != ipv4 ] || run=Multinet; \
+		echo "zone $$zone, $$families, Multus: $${multus:-none}"; \
+		$(MAKE) --no-print-directory e2e SUITE= LAB_UP="--zone $$zone --families $$families $${multus:+--multus $$multus}" E2E="$${run//\$$/\$$\$$}"; \
+	done; done; done
+
+.PHONY: e2e-global-ha
+e2e-global-ha: ## the lab as one zone with three database servers: followers, leaders and the controller killed
+	@$(MAKE) --no-print-directory e2e LAB_UP='--zone global --databases 3' E2E='Global|TestMatrix$$$$'
+
+.PHONY: soak
+soak: lab ## random faults and churn for HOURS, packets counted, in the lab that is brought up for it; root
+	@trap 'bin/lab down' EXIT; \
+	bin/lab up $(LAB_UP); \
+	(cd e2e/lab && PORTOLAN_SOAK_HOURS=$(HOURS) $(GOTEST) -v -timeout 0 ./suite -run 'TestSoak$$')
+
+.PHONY: soup-lab
+soup-lab: lab ## random things done to the lab that is brought up for it, packets between: STEPS (400) of PORTOLAN_SEED; a list that fails is shrunk; root
+	@trap 'bin/lab down' EXIT; \
+	bin/lab up $(LAB_UP); \
+	(cd e2e/lab && PORTOLAN_SOUP_STEPS=$(or $(STEPS),400) PORTOLAN_SOUP_SHRINK=2h $(GOTEST) -v -timeout 0 ./suite -run 'TestSoup$$')
 
 .PHONY: test
-test: stage ## everything that CI runs: at most 60 minutes from an empty cache; root
-	@bin/stage -budget 60m \
+test: stage ## everything that CI runs; root
+	@bin/stage -budget 75m \
 		'prepare   10m $(MAKE) --no-print-directory build ovn-root' \
 		'lint      10m $(MAKE) --no-print-directory lint' \
 		'policy     1m $(MAKE) --no-print-directory policy JSON=1' \
 		'unit      15m $(MAKE) --no-print-directory unit JSON=1' \
 		'generated  3m $(MAKE) --no-print-directory generated' \
-		'fuzz       8m $(MAKE) --no-print-directory fuzz JSON=1' \
+		'fuzz      12m $(MAKE) --no-print-directory fuzz JSON=1' \
 		'databases 10m $(MAKE) --no-print-directory databases JSON=1' \
-		'kernel     5m $(MAKE) --no-print-directory kernel JSON=1' \
-		'lab       35m $(MAKE) --no-print-directory e2e JSON=1'
+		'kernel     8m $(MAKE) --no-print-directory kernel JSON=1' \
+		'lab       35m $(MAKE) --no-print-directory e2e JSON=1' \
+		'apiserver  3m $(MAKE) --no-print-directory apiserver JSON=1' \
+		'dual       8m $(MAKE) --no-print-directory e2e-dual JSON=1' \
+		'global     8m $(MAKE) --no-print-directory e2e-global JSON=1' \
+		'multus    12m $(MAKE) --no-print-directory e2e-multus JSON=1'
 
 .PHONY: test-full
 test-full: stage ## test, then every suite of the lab and a long fuzz; hours
 	@bin/stage \
 		'test       1h $(MAKE) --no-print-directory test' \
-		'fuzz       1h $(MAKE) --no-print-directory fuzz FUZZTIME=2m JSON=1' \
+		'fuzz       1h $(MAKE) --no-print-directory fuzz FUZZTIME=1000000x FUZZTIME_SLOW=50000x JSON=1' \
+		'soup       1h $(MAKE) --no-print-directory soup JSON=1' \
 		'lab        2h $(MAKE) --no-print-directory e2e E2E=. JSON=1' \
+		'soup-lab   1h $(MAKE) --no-print-directory soup-lab JSON=1' \
+		'ipv6       2h $(MAKE) --no-print-directory e2e-ipv6 JSON=1' \
+		'multinet   2h $(MAKE) --no-print-directory e2e-multinet JSON=1' \
+		'global-ha  1h $(MAKE) --no-print-directory e2e-global-ha JSON=1' \
 		'upstream   1h $(MAKE) --no-print-directory conformance'
 
 .PHONY: conformance
@@ -159,12 +254,13 @@ conformance: lab ## the lab, and upstream's network tests in it
 	@trap 'bin/lab down' EXIT; bin/lab up $(LAB_UP); bin/lab conformance
 
 .PHONY: bench
-bench: build ovn-root ## engine figures, writes a pod, CNI ADD and DEL beside ptp and OVN's floor (docs/benchmarks.md); root
-	go test -run '^$$' -bench . -benchmem ./pkg/engine ./pkg/compile ./pkg/ovsdb
+bench: build ovn-root lab ## every figure, written into docs/benchmarks.md; 20 minutes, root; BENCH='-samples 20 -pods 1000 -spell 5s' BENCH_PODS=1000 is a quick look
+	go test -run '^$$' -bench . -benchmem ./pkg/engine ./pkg/compile ./pkg/ovsdb | tee bin/bench-engine.txt
 	go test -count=1 ./pkg/compile -run PodCostOnRealDatabases -real
-	@cat pkg/compile/testdata/pod-cost.txt
+	go test -count=1 ./e2e/restart -real -pods $(BENCH_PODS) -v | tee bin/bench-restart.txt
 	@CGO_ENABLED=0 go build -o bin/bench ./e2e/bench
-	bin/bench $(BENCH)
+	bin/bench -multus "$$(bin/lab multus)" -doc docs/benchmarks.md -with 'The engine, 50,000 pods on 500 nodes in one zone=bin/bench-engine.txt' \
+		-with 'What a pod writes=pkg/compile/testdata/pod-cost.txt' -with 'An agent restarted=bin/bench-restart.txt' $(BENCH)
 
 ##--- a cluster to look at
 

@@ -344,6 +344,8 @@ func TestFuzzTargets(t *testing.T) {
 		"pkg/intent/kube": "annotations, that any client of the API may write",
 		"pkg/cni":         "the configuration and arguments that a runtime hands in",
 		"pkg/ovsdb":       "what a database answers",
+		"pkg/trace":       "what ovn-trace prints",
+		"pkg/record":      "a recording, which may come from anywhere",
 		"multus":          "network-selection annotations and NAD configurations, written by users",
 	}
 	all := packages(sources(t))

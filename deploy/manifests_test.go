@@ -10,19 +10,26 @@ import (
 	"strings"
 	"testing"
 
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 
+	"github.com/portolan-cni/portolan/pkg/cni"
 	"github.com/portolan-cni/portolan/pkg/intent/kube"
+	"github.com/portolan-cni/portolan/pkg/zone"
 )
 
 // kustomization is the part of a kustomization.yaml that deploy/ uses.
 type kustomization struct {
-	metav1.TypeMeta    `json:",inline"`
-	Resources          []string `json:"resources"`
+	metav1.TypeMeta `json:",inline"`
+	Resources       []string `json:"resources"`
+	Patches         []struct {
+		Path string `json:"path"`
+	} `json:"patches,omitempty"`
 	ConfigMapGenerator []struct {
 		Name      string   `json:"name"`
 		Namespace string   `json:"namespace"`
@@ -46,7 +53,7 @@ func read(t *testing.T, path string, into any) {
 	}
 }
 
-// manifests is what base/ holds, decoded strictly.
+// manifests is what base/ and the overlays that add to it hold, decoded strictly.
 type manifests struct {
 	pods     map[string]corev1.PodTemplateSpec // by kind/name of the workload
 	rules    map[string][]rbacv1.PolicyRule    // by kind/namespace/name of the role
@@ -54,24 +61,103 @@ type manifests struct {
 	ovs      appsv1.DaemonSet
 }
 
-// load reads the files that base/ names, and nothing else may lie there.
+// load reads the files that base/ and the overlays name, and nothing else may lie there.
 func load(t *testing.T) manifests {
 	t.Helper()
 	m := manifests{pods: map[string]corev1.PodTemplateSpec{}, rules: map[string][]rbacv1.PolicyRule{}, accounts: map[string]corev1.ServiceAccount{}}
+	for _, dir := range []string{"base", "global", "global-ha"} {
+		m.directory(t, dir)
+	}
+	return m
+}
+
+// loadMultus reads one form of deploy/multus with what both share.
+func loadMultus(t *testing.T, form string) manifests {
+	t.Helper()
+	m := manifests{pods: map[string]corev1.PodTemplateSpec{}, rules: map[string][]rbacv1.PolicyRule{}, accounts: map[string]corev1.ServiceAccount{}}
+	m.directory(t, "multus/base")
+	m.directory(t, "multus/"+form)
+	return m
+}
+
+// TestMultus checks both forms: what they may do, what of the host they see, and that
+// the file they delegate to is Portolan's.
+func TestMultus(t *testing.T) {
+	for form, want := range map[string]struct {
+		image string
+		paths []string
+	}{
+		"thin": {"ghcr.io/k8snetworkplumbingwg/multus-cni:v4.2.2", []string{"/etc/cni/net.d", "/opt/cni/bin"}},
+		"thick": {"ghcr.io/k8snetworkplumbingwg/multus-cni:v4.2.2-thick", []string{"/", "/etc/cni/net.d", "/opt/cni/bin", "/run", "/run/k8s.cni.cncf.io",
+			"/run/netns", "/var/lib/cni/multus", "/var/lib/kubelet"}},
+	} {
+		m := loadMultus(t, form)
+		var rights []string
+		for _, r := range m.rules["ClusterRole//multus"] {
+			rights = append(rights, strings.Join(r.Resources, ",")+" "+strings.Join(r.Verbs, ","))
+		}
+		if !slices.Equal(rights, []string{"network-attachment-definitions get,list,watch", "pods get,list,watch", "pods/status update,patch", "events create,patch,update"}) {
+			t.Errorf("%s may %q", form, rights)
+		}
+		pod := m.pods["DaemonSet/multus"].Spec
+		if _, ok := m.accounts[pod.ServiceAccountName]; !ok || !pod.HostNetwork || pod.PriorityClassName == "" {
+			t.Errorf("%s: account %q, hostNetwork %t, priority %q", form, pod.ServiceAccountName, pod.HostNetwork, pod.PriorityClassName)
+		}
+		var paths []string
+		for _, v := range pod.Volumes {
+			if v.HostPath != nil {
+				paths = append(paths, v.HostPath.Path)
+			}
+		}
+		slices.Sort(paths)
+		if !slices.Equal(paths, want.paths) {
+			t.Errorf("%s: host paths %q, want %q", form, paths, want.paths)
+		}
+		for _, c := range append(pod.InitContainers, pod.Containers...) {
+			if c.Image != want.image {
+				t.Errorf("%s/%s runs %s, want %s", form, c.Name, c.Image, want.image)
+			}
+		}
+		names, err := filepath.Glob("multus/" + form + "/*")
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := false
+		for _, name := range names {
+			text, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			found = found || strings.Contains(string(text), filepath.Base(cni.DefaultConflist))
+		}
+		if !found {
+			t.Errorf("%s does not name %s", form, filepath.Base(cni.DefaultConflist))
+		}
+	}
+}
+
+func (m *manifests) directory(t *testing.T, dir string) {
+	t.Helper()
 	var k kustomization
-	read(t, "base/kustomization.yaml", &k)
-	files, err := filepath.Glob("base/*.yaml")
+	read(t, filepath.Join(dir, "kustomization.yaml"), &k)
+	known := append([]string{"kustomization.yaml", "cluster.yaml"}, k.Resources...)
+	for _, p := range k.Patches {
+		known = append(known, p.Path)
+	}
+	files, err := filepath.Glob(dir + "/*.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, f := range files {
-		name := filepath.Base(f)
-		if name != "kustomization.yaml" && name != "cluster.yaml" && !slices.Contains(k.Resources, name) {
-			t.Errorf("%s is not in base/kustomization.yaml", f)
+		if !slices.Contains(known, filepath.Base(f)) {
+			t.Errorf("%s is not in %s/kustomization.yaml", f, dir)
 		}
 	}
 	for _, r := range k.Resources {
-		data, err := os.ReadFile(filepath.Join("base", r))
+		if strings.HasPrefix(r, "../") {
+			continue
+		}
+		data, err := os.ReadFile(filepath.Join(dir, r))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -79,7 +165,6 @@ func load(t *testing.T) manifests {
 			m.add(t, r, doc)
 		}
 	}
-	return m
 }
 
 func (m *manifests) add(t *testing.T, file string, doc []byte) {
@@ -97,6 +182,8 @@ func (m *manifests) add(t *testing.T, file string, doc []byte) {
 	switch head.APIVersion + "/" + head.Kind {
 	case "v1/Namespace":
 		strict(&corev1.Namespace{})
+	case "apiextensions.k8s.io/v1/CustomResourceDefinition":
+		// Generated; the API server judges them, and the types have tests of their own.
 	case "v1/ServiceAccount":
 		var a corev1.ServiceAccount
 		strict(&a)
@@ -120,6 +207,16 @@ func (m *manifests) add(t *testing.T, file string, doc []byte) {
 		if d.Name == "ovs-node" {
 			m.ovs = d
 		}
+	case "admissionregistration.k8s.io/v1/ValidatingAdmissionPolicy":
+		strict(&admissionv1.ValidatingAdmissionPolicy{})
+	case "admissionregistration.k8s.io/v1/ValidatingAdmissionPolicyBinding":
+		strict(&admissionv1.ValidatingAdmissionPolicyBinding{})
+	case "policy/v1/PodDisruptionBudget":
+		strict(&policyv1.PodDisruptionBudget{})
+	case "apps/v1/StatefulSet":
+		var d appsv1.StatefulSet
+		strict(&d)
+		m.pods["StatefulSet/"+d.Name] = d.Spec.Template
 	case "apps/v1/Deployment":
 		var d appsv1.Deployment
 		strict(&d)
@@ -132,10 +229,26 @@ func (m *manifests) add(t *testing.T, file string, doc []byte) {
 // TestRules pins every right that is asked for: a new one is a change to this list.
 func TestRules(t *testing.T) {
 	want := map[string][]string{
-		"ClusterRole//portolan-manager":        {"nodes get,list,watch,patch"},
-		"Role/portolan/portolan-manager-lease": {"leases create", "leases get,update,patch of portolan-manager"},
-		"Role/default/portolan-manager-events": {"events create,patch"},
-		"ClusterRole//portolan-node":           {"nodes,pods get,list,watch,patch", "namespaces list,watch"},
+		"ClusterRole//portolan-manager": {
+			"nodes get,list,watch,patch", "pods,namespaces list,watch", "nodenetworks list,watch",
+			"network-attachment-definitions list,watch,create,patch,delete", "userdefinednetworks,clusteruserdefinednetworks list,watch",
+			"userdefinednetworks/status,clusteruserdefinednetworks/status patch", "networks list,watch,create,patch,delete", "addressblocks get,list,watch,create,update,delete",
+			"ipamclaims list,watch", "ipamclaims/status patch",
+			"physicalnetworks list,watch", "networks/status,physicalnetworks/status patch", "events get,list,create,patch",
+		},
+		"Role/portolan/portolan-manager-lease": {
+			"leases create", "leases get,update,patch of portolan-manager", "configmaps create", "configmaps get,update,delete of portolan-isolation",
+		},
+		"ClusterRole//portolan-node": {
+			"nodes,pods get,list,watch,patch", "namespaces list,watch", "networks,physicalnetworks list,watch", "network-attachment-definitions,ipamclaims list,watch",
+			"addressblocks get,list,watch,create,update,delete", "nodenetworks get,list,watch,create", "nodenetworks/status update",
+		},
+		"ClusterRole//portolan-controller": {
+			"nodes,pods,namespaces list,watch", "networks,addressblocks,physicalnetworks list,watch", "network-attachment-definitions list,watch",
+		},
+		"Role/portolan/portolan-manager-certificates": {
+			"secrets create", "secrets get,update of portolan-ca,portolan-db-tls,portolan-controller-tls,portolan-node-tls",
+		},
 	}
 	m := load(t)
 	for name, rules := range m.rules {
@@ -167,6 +280,8 @@ func TestHostPaths(t *testing.T) {
 			"/etc/cni/net.d", "/opt/cni/bin", "/run", "/run/netns", "/run/openvswitch", "/run/ovn", "/run/portolan",
 			"/var/lib/cni", "/var/lib/portolan",
 		},
+		"StatefulSet/portolan-db":        {"/run/ovn", "/var/lib/portolan"},
+		"Deployment/portolan-controller": {"/run/ovn"},
 	}
 	for name, pod := range load(t).pods {
 		var got []string
@@ -238,9 +353,11 @@ func TestPods(t *testing.T) {
 	}
 }
 
+const labAPI = "https://172.18.0.3:6443"
+
 // TestPlans checks that each ConfigMap's file is a plan that the programs accept.
 func TestPlans(t *testing.T) {
-	for dir, server := range map[string]string{"base": "", "lab": "https://172.18.0.3:6443"} {
+	for dir, server := range map[string]string{"base": "", "global": "", "global-ha": "", "lab": labAPI, "lab-global": labAPI, "lab-global-ha": labAPI} {
 		var k kustomization
 		read(t, filepath.Join(dir, "kustomization.yaml"), &k)
 		if len(k.ConfigMapGenerator) != 1 || k.ConfigMapGenerator[0].Name != "portolan-config" || !slices.Equal(k.ConfigMapGenerator[0].Files, []string{"cluster.yaml"}) {
@@ -252,6 +369,9 @@ func TestPlans(t *testing.T) {
 		}
 		if _, problems := kube.ParseCluster(c); len(problems) > 0 || c.Spec.APIServer != server {
 			t.Errorf("%s: %+v, API server %q", dir, problems, c.Spec.APIServer)
+		}
+		if d, err := zone.Parse(c.Spec); err != nil || d.Insecure {
+			t.Errorf("%s: databases %+v, %v; plain TCP is chosen by a person, never shipped", dir, d, err)
 		}
 	}
 	var k kustomization

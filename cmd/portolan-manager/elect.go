@@ -5,12 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/tools/leaderelection"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
 
+	"github.com/portolan-cni/portolan/cmd/portolan-manager/assign"
+	"github.com/portolan-cni/portolan/cmd/portolan-manager/networks"
 	"github.com/portolan-cni/portolan/pkg/intent/kube"
 )
 
@@ -26,10 +30,13 @@ const (
 
 // election is one process's part in choosing who allocates.
 type election struct {
-	cfg     Config
-	client  kube.Client
-	log     *slog.Logger
-	metrics *metrics
+	cfg      Config
+	client   kube.Client
+	networks kube.NodeNetworks
+	objects  dynamic.Interface // of any kind, with room for many requests
+	log      *slog.Logger
+	metrics  *figures
+	told     func(statements int, writes uint64) // after each round of telling; may be nil
 }
 
 // errLost ends the process: it starts anew as a candidate with nothing remembered.
@@ -96,23 +103,48 @@ func elect(ctx context.Context, e election) error {
 
 // lead allocates while this process is leader.
 func (e election) lead(ctx context.Context) error {
-	e.metrics.leader.Set(1)
-	defer e.metrics.leader.Set(0)
-	a, err := newAssigner(e.cfg.ClusterSubnets, time.Now)
+	e.metrics.Lead(true)
+	defer e.metrics.Lead(false)
+	a, err := assign.New(e.cfg.ClusterSubnets, time.Now)
 	if err != nil {
 		return err
 	}
-	recorder := kube.NewRecorder(ctx, e.client, "portolan-manager", "")
-	defer recorder.Close()
+	ctx, stop := context.WithCancel(ctx)
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	defer stop()
+	if len(e.cfg.Databases) > 0 {
+		i := &issuer{client: e.client, namespace: e.cfg.Namespace, servers: e.cfg.Databases, life: e.cfg.CertificateLife, log: e.log, now: time.Now}
+		beside.Go(func() { i.run(ctx) })
+	}
+	plan := e.cfg.plan()
+	isolator := &isolator{client: e.client, namespace: e.cfg.Namespace, on: plan.Isolated, shared: plan.Shared, log: e.log}
+	beside.Go(func() { isolator.run(ctx) })
 	l := newLoop(e.client, a, e.log)
-	l.event = func(node string, f finding) { recorder.Warning(kube.NodeTarget(node), f.reason, f.message) }
+	c := newCrier(e.client, e.networks, plan, e.log)
+	l.found = c.allocated
+	l.event = func(node string, f assign.Finding) { c.happened(ctx, node, f) }
+	l.looked = func() { c.heard(fromAllocation) }
 	l.recall, l.keep = e.recall, e.keep
 	l.synced = func() { e.metrics.ready.Store(true) }
 	l.done = func(result string) {
 		e.metrics.show(a)
 		if result != "" {
-			e.metrics.writes.WithLabelValues(result).Inc()
+			e.metrics.Write(result)
 		}
 	}
+	k := networks.New(networks.Config{
+		Client: e.objects, Plan: c.plan, Log: e.log, Timeout: writeTimeout,
+		Recall: e.recallNetworkIDs, Keep: e.keepNetworkIDs, Found: c.claimed,
+	})
+	c.follow(k)
+	c.told = func(statements int, writes uint64) {
+		e.metrics.ShowTold(statements, writes)
+		if e.told != nil {
+			e.told(statements, writes)
+		}
+	}
+	beside.Go(func() { c.run(ctx) })
+	beside.Go(func() { k.Run(ctx) })
 	return l.run(ctx)
 }

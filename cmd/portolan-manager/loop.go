@@ -12,6 +12,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/workqueue"
 
+	"github.com/portolan-cni/portolan/cmd/portolan-manager/assign"
 	"github.com/portolan-cni/portolan/pkg/intent/kube"
 )
 
@@ -20,30 +21,33 @@ import (
 // written is tried again later and delays no other.
 type loop struct {
 	client   kube.Client
-	assigner *assigner
+	assigner *assign.Assigner
 	log      *slog.Logger
 	queue    workqueue.TypedRateLimitingInterface[string]
 	nodes    cache.Store
 	informer cache.Controller
 
-	said map[string]time.Time // when a node's finding was last told, by node and reason
+	said map[string]map[assign.Finding]time.Time // when a node's finding was last told, by node
 	now  func() time.Time
 
-	event  func(node string, f finding)           // called when a finding is new, and again while it lasts
-	recall func(context.Context) []resting        // what an earlier leader put to rest
-	keep   func(context.Context, []resting) error // tells the next leader what rests
-	synced func()                                 // called when the existing allocations are known
-	done   func(result string)                    // called after each node: "written", "conflict", "failed", or "" for nothing to write
+	found  func(node string, list []assign.Finding)   // called with all that is wrong with a node whenever it was looked at
+	event  func(node string, f assign.Finding)        // called once in a while for what has been done to a node
+	kept   assign.Record                              // what the next leader knows
+	recall func(context.Context) assign.Record        // what an earlier leader left
+	keep   func(context.Context, assign.Record) error // tells the next leader; fails for who leads no more
+	synced func()                                     // called when the existing allocations are known
+	looked func()                                     // called once, when every node there was at the start has been looked at
+	done   func(result string)                        // called after each node: "written", "conflict", "failed", or "" for nothing to write
 }
 
 // newLoop makes a loop whose callbacks do nothing.
-func newLoop(client kube.Client, a *assigner, log *slog.Logger) *loop {
+func newLoop(client kube.Client, a *assign.Assigner, log *slog.Logger) *loop {
 	limit := workqueue.NewTypedItemExponentialFailureRateLimiter[string](200*time.Millisecond, time.Minute)
 	l := &loop{
 		client: client, assigner: a, log: log, queue: workqueue.NewTypedRateLimitingQueue(limit),
-		said: map[string]time.Time{}, now: time.Now,
-		recall: func(context.Context) []resting { return nil }, keep: func(context.Context, []resting) error { return nil },
-		event: func(string, finding) {}, synced: func() {}, done: func(string) {},
+		said: map[string]map[assign.Finding]time.Time{}, now: time.Now,
+		recall: func(context.Context) assign.Record { return assign.Record{} }, keep: func(context.Context, assign.Record) error { return nil },
+		found: func(string, []assign.Finding) {}, event: func(string, assign.Finding) {}, synced: func() {}, looked: func() {}, done: func(string) {},
 	}
 	l.nodes, l.informer = kube.NewNodeInformer(client, cache.ResourceEventHandlerDetailedFuncs{
 		AddFunc: func(o any, initial bool) {
@@ -74,7 +78,11 @@ func (l *loop) run(ctx context.Context) error {
 	}
 	l.takeOver(ctx)
 	l.synced()
-	for {
+	for first := true; ; {
+		if first && l.queue.Len() == 0 {
+			l.looked()
+			first = false
+		}
 		name, shutdown := l.queue.Get()
 		if shutdown {
 			return ctx.Err()
@@ -90,11 +98,8 @@ func (l *loop) takeOver(ctx context.Context) {
 	for _, o := range l.nodes.List() {
 		nodes = append(nodes, o.(*corev1.Node))
 	}
-	slices.SortFunc(nodes, olderFirst)
-	for _, n := range nodes {
-		l.assigner.reserve(n)
-	}
-	l.assigner.resume(l.recall(ctx))
+	l.assigner.TakeOver(nodes, l.recall(ctx))
+	l.kept = l.assigner.Record() // what nodes have, the next leader sees by itself
 	for _, n := range nodes {
 		l.queue.Add(n.Name)
 	}
@@ -108,14 +113,14 @@ func (l *loop) reconcile(ctx context.Context, name string) {
 		return
 	}
 	node := o.(*corev1.Node)
-	d := l.assigner.assign(node)
-	l.tell(name, d.findings)
-	result := l.write(ctx, node, d.annotations)
+	d := l.assigner.Assign(node)
+	l.tell(name, d.Findings)
+	result := l.write(ctx, node, d.Annotations)
 	switch {
 	case result == "failed" || result == "conflict":
 		l.queue.AddRateLimited(name)
-	case d.retry > 0:
-		l.queue.AddAfter(name, d.retry)
+	case d.Retry > 0:
+		l.queue.AddAfter(name, d.Retry)
 		fallthrough
 	default:
 		l.queue.Forget(name)
@@ -126,46 +131,55 @@ func (l *loop) reconcile(ctx context.Context, name string) {
 // forget puts to rest what a deleted node had. The next leader is told before
 // anybody is given anything of it, in all likelihood: the rest is five minutes.
 func (l *loop) forget(ctx context.Context, name string) {
-	l.assigner.forget(name)
+	l.assigner.Forget(name)
 	l.tell(name, nil)
 	l.log.Info("node gone, its id and subnets rest", "node", name)
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
-	if err := l.keep(ctx, l.assigner.resting()); err != nil {
+	record := l.assigner.Record()
+	if err := l.keep(ctx, record); err != nil {
 		l.log.Warn("rest not recorded, will retry", "node", name, "err", err)
 		l.queue.AddRateLimited(name)
 	} else {
+		l.kept = record
 		l.queue.Forget(name)
 	}
-	for _, other := range l.assigner.troubled() {
+	for _, other := range l.assigner.Troubled() {
 		l.queue.Add(other)
 	}
 	l.done("")
 }
 
-// tellAgain is how often a finding that lasts is told: Events are kept for an
-// hour, and a node is looked at whenever its kubelet reports.
+// tellAgain is how often a finding that lasts is logged, and how often it is told
+// that the same was done again: a node is looked at whenever its kubelet reports.
 const tellAgain = 10 * time.Minute
 
-// tell makes Events and log lines of a node's findings, each once in a while.
-func (l *loop) tell(name string, findings []finding) {
-	for _, reason := range []string{reasonNoID, reasonNoSubnet, reasonIDTaken, reasonSubnetTaken, reasonOutside, reasonRestored} {
-		key := name + " " + reason
-		i := slices.IndexFunc(findings, func(f finding) bool { return f.reason == reason })
-		if i < 0 {
-			delete(l.said, key)
+// tell hands a node's findings on, and makes log lines of them, each once in a while.
+func (l *loop) tell(name string, findings []assign.Finding) {
+	l.found(name, findings)
+	said := map[assign.Finding]time.Time{}
+	for f, at := range l.said[name] {
+		lasts := f.Reason == assign.ReasonRestored || slices.Contains(findings, f)
+		if lasts && l.now().Sub(at) < tellAgain {
+			said[f] = at
+		}
+	}
+	for _, f := range findings {
+		if _, ok := said[f]; ok {
 			continue
 		}
-		if last, ok := l.said[key]; ok && l.now().Sub(last) < tellAgain {
-			continue
+		said[f] = l.now()
+		l.log.Warn("node not allocated as it should be", "node", name, "reason", f.Reason, "cause", f.Message)
+		if f.Reason == assign.ReasonRestored {
+			l.event(name, f)
 		}
-		l.said[key] = l.now()
-		l.log.Warn("node not allocated as it should be", "node", name, "reason", reason, "cause", findings[i].message)
-		l.event(name, findings[i])
+	}
+	if l.said[name] = said; len(said) == 0 {
+		delete(l.said, name)
 	}
 }
 
-// write patches a node and says how it went. The patch holds the version that the
+// write patches a node, the next leader being told first, and says how it went. The patch holds the version that the
 // decision was made for: on a Conflict the informer brings the newer one.
 func (l *loop) write(ctx context.Context, node *corev1.Node, annotations map[string]string) string {
 	if len(annotations) == 0 {
@@ -173,6 +187,13 @@ func (l *loop) write(ctx context.Context, node *corev1.Node, annotations map[str
 	}
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
+	if record := l.assigner.Record(); !l.kept.Covers(record) {
+		if err := l.keep(ctx, record); err != nil {
+			l.log.Warn("allocation not recorded on the Lease, will retry", "node", node.Name, "err", err)
+			return "failed"
+		}
+		l.kept = record
+	}
 	err := kube.AnnotateNode(ctx, l.client, node, annotations)
 	switch {
 	case err == nil:

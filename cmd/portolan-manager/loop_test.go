@@ -3,10 +3,13 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -20,8 +23,31 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 	ktesting "k8s.io/client-go/testing"
 
+	"github.com/portolan-cni/portolan/cmd/portolan-manager/assign"
 	"github.com/portolan-cni/portolan/pkg/intent/kube"
 )
+
+// clock is a clock that stands still until it is set.
+type clock struct{ t time.Time }
+
+func (c *clock) now() time.Time { return c.t }
+
+// testNode is a node of an age, in hours, with an id and a subnet in annotations; "" is none.
+func testNode(name string, age int, id, subnets string) *corev1.Node {
+	n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{
+		Name: name, UID: "u", ResourceVersion: "1", Annotations: map[string]string{},
+		CreationTimestamp: metav1.NewTime(time.Unix(1e9, 0).Add(-time.Duration(age) * time.Hour)),
+	}}
+	if id != "" {
+		n.Annotations[kube.AnnotationNodeID] = id
+	}
+	if subnets != "" {
+		n.Annotations[kube.AnnotationNodeSubnets] = subnets
+	}
+	return n
+}
+
+func subnet(s string) string { return fmt.Sprintf(`{"default":["%s"]}`, s) }
 
 // started is a running loop and what it has said.
 type started struct {
@@ -36,17 +62,19 @@ type started struct {
 // start runs a loop until the test ends.
 func start(t *testing.T, client *fake.Clientset, clusterSubnets ...string) (*started, context.CancelFunc) {
 	t.Helper()
-	a, err := newAssigner(clusterSubnets, time.Now)
+	a, err := assign.New(clusterSubnets, time.Now)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &started{t: t, client: client, done: make(chan string, 1000)}
+	s := &started{t: t, client: client, done: make(chan string, 10000)}
 	l := newLoop(client, a, slog.New(slog.DiscardHandler))
 	l.done = func(result string) { s.done <- result }
-	l.event = func(node string, f finding) {
+	l.found = func(node string, list []assign.Finding) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.events = append(s.events, node+" "+f.reason)
+		for _, f := range list {
+			s.events = append(s.events, node+" "+f.Reason)
+		}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
@@ -135,18 +163,26 @@ func TestLoopReportsExhaustionAndGoesOn(t *testing.T) {
 func TestFindingsAreToldOnceInAWhile(t *testing.T) {
 	c := &clock{time.Unix(1e9, 0)}
 	var told []string
+	found := 0
 	l := newLoop(fake.NewClientset(), nil, slog.New(slog.DiscardHandler))
 	l.now = c.now
-	l.event = func(_ string, f finding) { told = append(told, f.message) }
-	say := func(message string) { l.tell("n", []finding{{reasonNoSubnet, message}}) }
-	say("1")
-	say("2") // the same finding, worded by another time
+	l.found = func(string, []assign.Finding) { found++ }
+	l.event = func(_ string, f assign.Finding) { told = append(told, f.Message) }
+	restored := func(message string) {
+		l.tell("n", []assign.Finding{{Reason: assign.ReasonRestored, Message: message}, {Reason: assign.ReasonNoSubnet, Message: "x"}})
+	}
+	restored("1")
+	l.tell("n", nil) // it is as it should be
+	restored("1")    // somebody fights for it
+	restored("2")
 	c.t = c.t.Add(tellAgain)
-	say("3")
-	l.tell("n", nil)
-	say("4") // gone and back
-	if got := strings.Join(told, ""); got != "134" {
-		t.Errorf("told %s", got)
+	restored("1")
+	if got := strings.Join(told, ""); got != "121" || found != 5 {
+		t.Errorf("told %s, handed on %d times", got, found)
+	}
+	c.t = c.t.Add(tellAgain)
+	if l.tell("n", nil); len(l.said) != 0 {
+		t.Errorf("remembers %v", l.said)
 	}
 }
 
@@ -201,7 +237,9 @@ func TestElection(t *testing.T) {
 		return false, nil, nil
 	})
 	go func() {
-		ended <- elect(ctx, election{cfg: cfg, client: client, log: slog.New(slog.DiscardHandler), metrics: m})
+		ended <- elect(ctx, election{
+			cfg: cfg, client: client, networks: kube.NewNodeNetworks(newNetworks()), objects: newNetworks(), log: slog.New(slog.DiscardHandler), metrics: m,
+		})
 	}()
 	<-written
 	web := httptest.NewServer(m.handler())
@@ -212,12 +250,17 @@ func TestElection(t *testing.T) {
 		}
 	}
 	e := election{cfg: cfg, client: client, log: slog.New(slog.DiscardHandler)}
-	rests := []resting{{Node: "x", ID: 7, Since: time.Unix(1e9, 0).UTC()}}
-	if err := e.keep(ctx, rests); err != nil {
+	left := assign.Record{ID: 9, Subnets: []uint64{4}, Rests: []assign.Rest{{Node: "x", ID: 7, Since: time.Unix(1e9, 0).UTC()}}}
+	if err := e.keep(ctx, left); err != nil {
 		t.Fatal(err)
 	}
-	if got := e.recall(ctx); len(got) != 1 || got[0].ID != 7 || !got[0].Since.Equal(rests[0].Since) {
-		t.Errorf("the Lease says %+v rests", got)
+	if got := e.recall(ctx); !reflect.DeepEqual(got, left) {
+		t.Errorf("the Lease says %+v", got)
+	}
+	other := e
+	other.cfg.Identity = "somebody else"
+	if err := other.keep(ctx, left); err == nil || !strings.Contains(err.Error(), "not held by somebody else") {
+		t.Errorf("who does not lead may write the Lease: %v", err)
 	}
 	cancel()
 	if err := <-ended; !errors.Is(err, context.Canceled) {
@@ -243,9 +286,12 @@ func get(t *testing.T, url string) (int, string) {
 }
 
 func TestMetricsSayWhatIsExhausted(t *testing.T) {
-	a, _ := newTest(t, "10.244.0.0/24/24")
+	a, err := assign.New([]string{"10.244.0.0/24/24"}, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, n := range []*corev1.Node{testNode("a", 2, "", ""), testNode("b", 1, "", "")} {
-		a.assign(n)
+		a.Assign(n)
 	}
 	m := newMetrics()
 	m.show(a)
@@ -278,5 +324,43 @@ func TestConfig(t *testing.T) {
 	flags := Config{ClusterSubnets: []string{"10.1.0.0/16/24"}, Client: kube.ClientConfig{APIServer: "https://10.0.0.1"}}
 	if err := flags.load("testdata/cluster.yaml"); err != nil || flags.ClusterSubnets[0] != "10.1.0.0/16/24" || flags.Client.APIServer != "https://10.0.0.1" {
 		t.Errorf("flags do not override the file: %+v, %v", flags, err)
+	}
+}
+
+// TestRestartWithThousandsOfNodesWritesNothing gives 2,000 nodes what they need,
+// and starts another leader.
+func TestRestartWithThousandsOfNodesWritesNothing(t *testing.T) {
+	const n = 2000
+	var nodes []runtime.Object
+	a, err := assign.New([]string{"10.128.0.0/9/24"}, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range n {
+		node := testNode(fmt.Sprintf("n%04d", i), n-i, "", "")
+		node.Annotations = a.Assign(node).Annotations // as an earlier leader wrote them
+		nodes = append(nodes, node)
+	}
+	client := fake.NewClientset(nodes...)
+	s, _ := start(t, client, "10.128.0.0/9/24")
+	for range n { // every node is looked at once
+		s.step(t)
+	}
+	if got := patchCount(client); got != 0 {
+		t.Errorf("%d patches after a restart with %d nodes", got, n)
+	}
+	if _, err := client.CoreV1().Nodes().Create(context.Background(), testNode("new", 0, "", ""), metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	s.wait("a new node", s.has("new", strconv.Itoa(n+2), subnet("10.135.208.0/24")))
+}
+
+// step waits until one node more has been dealt with.
+func (s *started) step(t *testing.T) {
+	t.Helper()
+	select {
+	case <-s.done:
+	case <-time.After(30 * time.Second):
+		t.Fatal("nothing more is dealt with")
 	}
 }

@@ -1,6 +1,7 @@
 // Command portolan-manager does what is done once for the whole cluster: it gives
-// every node its id and its subnets. Several may run; a Lease elects the one that
-// acts. It writes only to the Kubernetes API.
+// every node its id and its subnets and every network its id, and says in Events what
+// is wrong with objects, whoever has found it. Several may run; a Lease elects the one that acts. It writes
+// only to the Kubernetes API.
 package main
 
 import (
@@ -30,7 +31,7 @@ func command() *cobra.Command {
 	cfg := defaultConfig()
 	var file string
 	c := &cobra.Command{
-		Use: "portolan-manager", Short: "Allocate node ids and node subnets, cluster-wide",
+		Use: "portolan-manager", Short: "Allocate node ids and node subnets, and tell what is wrong, cluster-wide",
 		Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := cfg.load(file); err != nil {
@@ -54,13 +55,26 @@ func command() *cobra.Command {
 	f.StringVar(&cfg.Namespace, "namespace", cfg.Namespace, "namespace of the Lease")
 	f.StringVar(&cfg.Identity, "identity", cfg.Identity, "name of this process in the Lease; unique")
 	f.StringVar(&cfg.MetricsBind, "metrics-bind", cfg.MetricsBind, "`address` of /metrics, /healthz and /readyz")
+	f.DurationVar(&cfg.CertificateLife, "certificate-life", cfg.CertificateLife, "how long the certificates of a global zone are valid; they are renewed when a third is left")
 	cfg.Client.AddFlags(f)
 	return c
 }
 
+// objectQPS is how many requests a second Networks and what belongs to them may
+// take: hundreds of definitions, created at once, settle in seconds.
+const objectQPS = 200
+
 // run connects, serves and takes part in the election until ctx ends.
 func run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	client, err := cfg.Client.Connect()
+	if err != nil {
+		return err
+	}
+	networks, err := cfg.Client.ConnectNodeNetworks()
+	if err != nil {
+		return err
+	}
+	objects, err := cfg.Client.ConnectResources(objectQPS)
 	if err != nil {
 		return err
 	}
@@ -74,5 +88,5 @@ func run(ctx context.Context, cfg Config, log *slog.Logger) error {
 			log.Warn("metrics server not closed", "err", err)
 		}
 	}()
-	return elect(ctx, election{cfg: cfg, client: client, log: log, metrics: m})
+	return elect(ctx, election{cfg: cfg, client: client, networks: networks, objects: objects, log: log, metrics: m})
 }

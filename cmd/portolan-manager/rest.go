@@ -4,91 +4,95 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net/netip"
-	"slices"
-	"time"
+	"strconv"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/portolan-cni/portolan/pkg/alloc"
+	"github.com/portolan-cni/portolan/cmd/portolan-manager/assign"
 )
 
-// restAnnotation is on the Lease: what rests is handed on with the leadership.
-const restAnnotation = "portolan.io/resting"
+// These are on the Lease: what is handed on with the leadership.
+const (
+	recordAnnotation    = "portolan.io/allocations"
+	networkIDAnnotation = "portolan.io/network-ids" // one more than the highest that was ever given
+)
 
-// resting is what a deleted node had, and nobody gets yet.
-type resting struct {
-	Node    string         `json:"node"`
-	ID      int            `json:"id,omitempty"`
-	Subnets []netip.Prefix `json:"subnets,omitempty"`
-	Since   time.Time      `json:"since"`
-}
-
-// resting lists what has not rested long enough.
-func (a *assigner) resting() []resting {
-	a.rests = slices.DeleteFunc(a.rests, func(r resting) bool { return a.now().Sub(r.Since) >= alloc.DefaultRest })
-	return a.rests
-}
-
-// resume puts to rest again what an earlier leader did: for the whole time, since
-// its clock may differ. What a node has is not touched, so reserve goes before.
-func (a *assigner) resume(list []resting) {
-	for _, r := range list {
-		if a.now().Sub(r.Since) >= alloc.DefaultRest {
-			continue
-		}
-		owner := "resting/" + r.Node // no node's name has a slash
-		if r.ID != 0 && a.ids.Reserve(owner, r.ID) == nil {
-			a.ids.Release(owner)
-		}
-		if len(r.Subnets) > 0 && a.subnets.Reserve(owner, r.Subnets) == nil {
-			a.subnets.Release(owner)
-		}
-		a.rests = append(a.rests, r)
-	}
-}
-
-// recall reads what the Lease says rests. Without it, rests are cut short: no
+// recall reads what an earlier leader left. Without it, rests are cut short: no
 // reason not to lead.
-func (e election) recall(ctx context.Context) []resting {
+func (e election) recall(ctx context.Context) assign.Record {
+	var left assign.Record
 	lease, err := e.client.CoordinationV1().Leases(e.cfg.Namespace).Get(ctx, leaseName, metav1.GetOptions{})
 	if err != nil {
-		e.log.Warn("rests of an earlier leader not known", "err", err)
-		return nil
+		e.log.Warn("what an earlier leader left is not known", "err", err)
+		return left
 	}
-	text := lease.Annotations[restAnnotation]
+	text := lease.Annotations[recordAnnotation]
 	if text == "" {
-		return nil
+		return left
 	}
-	var list []resting
-	if err := json.Unmarshal([]byte(text), &list); err != nil {
-		e.log.Warn("rests of an earlier leader not readable", "annotation", restAnnotation, "err", err)
-		return nil
+	if err := json.Unmarshal([]byte(text), &left); err != nil {
+		e.log.Warn("what an earlier leader left is not readable", "annotation", recordAnnotation, "err", err)
+		return assign.Record{}
 	}
-	return list
+	return left
 }
 
-// keep writes what rests to the Lease. The election's own next update then finds
-// another version, and reads before it writes.
-func (e election) keep(ctx context.Context, list []resting) error {
-	text, err := json.Marshal(list)
+// keep writes a record to the Lease, if this process still holds it and nobody has
+// changed it since that was seen: a leader that was stopped and goes on after
+// another has begun fails here, before it gives a node anything. The election's own
+// next update then finds another version, and reads before it writes.
+func (e election) keep(ctx context.Context, r assign.Record) error {
+	return e.leave(ctx, recordAnnotation, r)
+}
+
+// recallNetworkIDs reads how far ids of networks were ever given; 0: not known.
+func (e election) recallNetworkIDs(ctx context.Context) uint64 {
+	lease, err := e.client.CoordinationV1().Leases(e.cfg.Namespace).Get(ctx, leaseName, metav1.GetOptions{})
 	if err != nil {
-		return fmt.Errorf("encode rests: %w", err)
+		e.log.Warn("how far ids of networks were given is not known", "err", err)
+		return 0
 	}
-	body, err := json.Marshal(leasePatch{leaseMeta{map[string]string{restAnnotation: string(text)}}})
+	text := lease.Annotations[networkIDAnnotation]
+	high, err := strconv.ParseUint(text, 10, 32)
+	if err != nil && text != "" {
+		e.log.Warn("what an earlier leader left is not readable", "annotation", networkIDAnnotation, "err", err)
+	}
+	return high
+}
+
+// keepNetworkIDs is keep, for the ids of networks.
+func (e election) keepNetworkIDs(ctx context.Context, high uint64) error {
+	return e.leave(ctx, networkIDAnnotation, high)
+}
+
+func (e election) leave(ctx context.Context, annotation string, value any) error {
+	leases := e.client.CoordinationV1().Leases(e.cfg.Namespace)
+	lease, err := leases.Get(ctx, leaseName, metav1.GetOptions{})
 	if err != nil {
-		return fmt.Errorf("encode rests: %w", err)
+		return err
 	}
-	_, err = e.client.CoordinationV1().Leases(e.cfg.Namespace).Patch(ctx, leaseName, types.MergePatchType, body, metav1.PatchOptions{})
+	if holder := lease.Spec.HolderIdentity; holder == nil || *holder != e.cfg.Identity {
+		return fmt.Errorf("the Lease %s/%s is not held by %s any more", e.cfg.Namespace, leaseName, e.cfg.Identity)
+	}
+	text, err := json.Marshal(value)
+	if err != nil {
+		return fmt.Errorf("encode what is left to the next leader: %w", err)
+	}
+	body, err := json.Marshal(leasePatch{leaseMeta{lease.ResourceVersion, map[string]string{annotation: string(text)}}})
+	if err != nil {
+		return fmt.Errorf("encode what is left to the next leader: %w", err)
+	}
+	_, err = leases.Patch(ctx, leaseName, types.MergePatchType, body, metav1.PatchOptions{})
 	return err
 }
 
-// leasePatch is a JSON merge patch of the Lease's annotations.
+// leasePatch is a JSON merge patch of one version of the Lease.
 type leasePatch struct {
 	Metadata leaseMeta `json:"metadata"`
 }
 
 type leaseMeta struct {
-	Annotations map[string]string `json:"annotations"`
+	ResourceVersion string            `json:"resourceVersion,omitempty"`
+	Annotations     map[string]string `json:"annotations"`
 }

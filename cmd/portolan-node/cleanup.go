@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/portolan-cni/portolan/multus"
 	"github.com/portolan-cni/portolan/pkg/cni"
 	"github.com/portolan-cni/portolan/pkg/compile/vswitch"
 	"github.com/portolan-cni/portolan/pkg/host"
@@ -15,6 +16,11 @@ import (
 // addresses and routes, and what was installed is removed. It goes on at errors
 // and may be run again.
 func cleanup(ctx context.Context, cfg *Config) error {
+	fence, err := cfg.fence(ctx)
+	if err != nil {
+		return err // an agent at work would undo the clean-up as it goes
+	}
+	defer fence.Close()
 	errs := []error{cni.RemoveConflist(filepath.Join(cfg.CNIConfDir, filepath.Base(cni.DefaultConflist)))}
 	kernel, err := host.Open(cfg.StateDir)
 	if err != nil {
@@ -28,11 +34,11 @@ func cleanup(ctx context.Context, cfg *Config) error {
 	defer ovs.Close()
 	ids, config := vswitch.Settings()
 	errs = append(errs, host.Cleanup(ctx, kernel, ovs, ids, config))
-	if chains, err := cni.NewNFTables(); err == nil { // without nft there are none
-		errs = append(errs, chains.Clear(ctx))
-	}
-	if err := os.Remove(filepath.Join(cfg.CNIBinDir, cni.BinaryName)); !errors.Is(err, os.ErrNotExist) {
-		errs = append(errs, err)
+	errs = append(errs, cni.RemoveNames(cfg.CNIBinDir, multus.OurTypes()))
+	for _, file := range []string{filepath.Join(cfg.CNIBinDir, cni.BinaryName), cfg.journal(), cfg.repairs()} {
+		if err := os.Remove(file); !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, err)
+		}
 	}
 	return errors.Join(errs...)
 }

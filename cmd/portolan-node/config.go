@@ -4,9 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"path/filepath"
 
 	"github.com/spf13/pflag"
 
+	"github.com/portolan-cni/portolan/pkg/cni/delegate"
+	"github.com/portolan-cni/portolan/pkg/inspect"
 	"github.com/portolan-cni/portolan/pkg/intent/kube"
 )
 
@@ -19,12 +22,14 @@ type Config struct {
 	IntentDir  string // YAML files instead of an API server; "": the API server
 	Kube       kube.ClientConfig
 	OVS        string // Open_vSwitch endpoint
-	NB, SB     string // the zone's databases
+	NB, SB     string // the databases of a zone that is this node
 	StateDir   string // what must survive a reboot
 	Socket     string // CNI requests
 	CNIBinary  string // our plugin, copied to CNIBinDir
 	CNIBinDir  string
 	CNIConfDir string
+	HostRoot   string // the machine's file system, in which plugins of others are executed; "": this one
+	Inspect    string // unix socket of the read-only API; "": none
 	Health     string // listen address of /healthz, /readyz, /status, /metrics
 }
 
@@ -35,7 +40,7 @@ func defaults() *Config {
 		OVS:  "unix:/run/openvswitch/db.sock", NB: "unix:/run/ovn/ovnnb_db.sock", SB: "unix:/run/ovn/ovnsb_db.sock",
 		StateDir: "/var/lib/portolan", Socket: "/run/portolan/cni.sock",
 		CNIBinary: "/usr/bin/portolan-cni", CNIBinDir: "/opt/cni/bin", CNIConfDir: "/etc/cni/net.d",
-		Health: "127.0.0.1:9410",
+		Inspect: inspect.DefaultSocket, Health: "127.0.0.1:9410",
 	}
 }
 
@@ -46,13 +51,15 @@ func (c *Config) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&c.File, "config", c.File, "Cluster `file`")
 	f.StringVar(&c.IntentDir, "intent-dir", c.IntentDir, "`directory` of YAML files to take intent from, instead of an API server")
 	f.StringVar(&c.OVS, "ovs-db", c.OVS, "Open_vSwitch database `endpoint`")
-	f.StringVar(&c.NB, "nb-db", c.NB, "northbound database `endpoint`")
-	f.StringVar(&c.SB, "sb-db", c.SB, "southbound database `endpoint`")
+	f.StringVar(&c.NB, "nb-db", c.NB, "northbound database `endpoint`; in a global zone the configuration file names it")
+	f.StringVar(&c.SB, "sb-db", c.SB, "southbound database `endpoint`; in a global zone the configuration file names it")
 	f.StringVar(&c.StateDir, "state-dir", c.StateDir, "`directory` that survives a reboot")
 	f.StringVar(&c.Socket, "cni-socket", c.Socket, "unix `socket` of CNI requests")
 	f.StringVar(&c.CNIBinary, "cni-binary", c.CNIBinary, "the plugin `file` to install")
 	f.StringVar(&c.CNIBinDir, "cni-bin-dir", c.CNIBinDir, "`directory` of the runtime's plugins")
 	f.StringVar(&c.CNIConfDir, "cni-conf-dir", c.CNIConfDir, "`directory` of the runtime's network configuration")
+	f.StringVar(&c.HostRoot, "host-root", c.HostRoot, "the machine's root `directory`, in which CNI plugins of others are executed; empty: this one")
+	f.StringVar(&c.Inspect, "inspect-socket", c.Inspect, "unix `socket` of the read-only API that portolan asks; empty: none")
 	f.StringVar(&c.Health, "health-bind", c.Health, "`address` of /healthz, /readyz, /status and /metrics; empty: none")
 	c.Kube.AddFlags(f)
 }
@@ -75,3 +82,14 @@ func (c *Config) Validate() error {
 	}
 	return errors.Join(errs...)
 }
+
+// delegates says how plugins of others are run.
+func (c *Config) delegates() delegate.Config {
+	return delegate.Config{Root: c.HostRoot, BinDir: c.CNIBinDir, State: filepath.Join(c.StateDir, "plugins")}
+}
+
+// repairs is the file in which the agent remembers what it has set right.
+func (c *Config) repairs() string { return filepath.Join(c.StateDir, "repairs") }
+
+// journal is the file in which the agent remembers addresses over a restart.
+func (c *Config) journal() string { return filepath.Join(c.StateDir, "addresses") }

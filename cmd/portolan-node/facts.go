@@ -1,20 +1,27 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/google/uuid"
 
 	"github.com/portolan-cni/portolan/pkg/api/v1alpha1"
+	"github.com/portolan-cni/portolan/pkg/cni"
 	"github.com/portolan-cni/portolan/pkg/host"
 	"github.com/portolan-cni/portolan/pkg/intent"
 	"github.com/portolan-cni/portolan/pkg/intent/kube"
+	"github.com/portolan-cni/portolan/pkg/rows"
+	"github.com/portolan-cni/portolan/pkg/zone"
 )
 
 // facts is what the agent finds out about its machine before it changes anything.
@@ -25,6 +32,17 @@ type facts struct {
 	datapath intent.Datapath
 	reason   string // why that datapath
 	chassis  string
+	remote   string // the SB database as ovn-controller is told it
+	wait     int    // WaitBeforeClear of an earlier run, in milliseconds; 0: none
+}
+
+// databases are those that this agent writes: in a global zone only its own
+// switch's, since the controller writes the others for all nodes.
+func (f facts) databases() []rows.DB {
+	if f.plan.GlobalZone {
+		return []rows.DB{rows.OVS}
+	}
+	return []rows.DB{rows.OVS, rows.NB, rows.SB}
 }
 
 // discover reads the plan and the machine. It fails with what the operator has
@@ -42,10 +60,16 @@ func discover(cfg *Config, kernel *host.Kernel, ovs *host.OVS) (facts, error) {
 	if err != nil {
 		return f, err
 	}
-	if !plan.GlobalZone {
+	f.spec, f.plan, f.remote = spec, plan, cfg.SB
+	if plan.GlobalZone {
+		central, err := zone.Parse(spec.Spec)
+		if err != nil {
+			return f, fmt.Errorf("%s: %w", cfg.File, err)
+		}
+		f.remote = central.Endpoint(rows.SB)
+	} else {
 		plan.Zone = cfg.Node
 	}
-	f.spec, f.plan = spec, plan
 	if f.datapath, f.reason, err = datapath(spec, kernel); err != nil {
 		return f, err
 	}
@@ -69,11 +93,16 @@ func discover(cfg *Config, kernel *host.Kernel, ovs *host.OVS) (facts, error) {
 		// Patch ports do not cross datapaths.
 		f.datapath, f.reason = f.gateway.Foreign, "bridge "+f.gateway.Bridge+" has it"
 	}
-	if spec.Spec.MTU == 0 {
+	if spec.Spec.MTU == 0 && !plan.GlobalZone { // there, one MTU is rendered for all nodes
 		plan.MTU = f.gateway.PodMTU(f.encapIPs())
 	}
 	f.chassis, err = chassisID(cfg.StateDir)
 	return f, err
+}
+
+// multi is who attaches pods to the networks that they name.
+func (f facts) multi() string {
+	return cmp.Or(f.spec.Spec.MultiNetwork, cni.Native)
 }
 
 // datapath is the operator's choice, or the kernel's where it can.
@@ -115,10 +144,11 @@ func (f facts) encapIPs() []netip.Addr {
 }
 
 // host is the intent of this machine.
-func (f facts) host(cfg *Config) *intent.Host {
+func (f facts) host(node string) *intent.Host {
 	h := &intent.Host{
-		Node: cfg.Node, Chassis: f.chassis, Datapath: f.datapath, Bridge: f.gateway.Bridge,
-		BridgeMAC: f.gateway.MAC, BridgeMTU: f.gateway.MTU, EncapIPs: f.encapIPs(), Remote: cfg.SB,
+		Node: node, Chassis: f.chassis, Datapath: f.datapath, Bridge: f.gateway.Bridge,
+		BridgeMAC: f.gateway.MAC, BridgeMTU: f.gateway.MTU, EncapIPs: f.encapIPs(), Remote: f.remote,
+		WaitBeforeClear: f.wait,
 	}
 	if f.gateway.Foreign == "" {
 		h.NIC = f.gateway.NIC
@@ -143,6 +173,22 @@ func (f facts) annotations(cfg *Config) map[string]string {
 	return kube.AgentAnnotations(f.own(&intent.Node{Name: cfg.Node}), f.plan.GatewayVLAN)
 }
 
+// annotated reports whether the API server has a node's annotations already: an
+// agent that restarts writes nothing, not even what is there. The VLAN is not read
+// back from them; with one they are always written.
+func (f facts) annotated(said *intent.Node, want map[string]string) bool {
+	if f.plan.GatewayVLAN != 0 {
+		return false
+	}
+	have := kube.AgentAnnotations(said, 0)
+	for key, val := range want {
+		if have[key] != val {
+			return false
+		}
+	}
+	return true
+}
+
 // nextHops are the operator's, or those of the NIC's default routes.
 func (f facts) nextHops() []netip.Addr {
 	var hops []netip.Addr
@@ -161,7 +207,44 @@ func (f facts) nextHops() []netip.Addr {
 func (f facts) log(cfg *Config) {
 	slog.Info("node", "pod_mtu", f.plan.MTU, "node", cfg.Node, "zone", f.plan.Zone, "chassis", f.chassis,
 		"datapath", f.datapath, "because", f.reason, "nic", f.gateway.NIC, "bridge", f.gateway.Bridge, "encap", f.encapIPs())
-	for _, p := range f.gateway.CheckMTU(cfg.Node, f.plan.MTU, f.encapIPs()) {
+	for _, p := range f.warnings(cfg) {
 		slog.Warn("problem", "object", p.Object, "field", p.Field, "message", p.Message)
 	}
+}
+
+// warnings are what does not fit but works.
+func (f facts) warnings(cfg *Config) []rows.Problem {
+	return slices.Concat(f.gateway.CheckMTU(cfg.Node, f.plan.MTU, f.encapIPs()), f.gateway.CheckNear(cfg.Node, planned(f.plan)))
+}
+
+// planned are the plan's networks by the fields of the Cluster file.
+func planned(c *intent.Cluster) []host.Planned {
+	return []host.Planned{
+		{Field: "spec.clusterSubnets", Nets: c.PodSubnets}, {Field: "spec.serviceSubnets", Nets: c.ServiceNets},
+		{Field: "spec.joinSubnets", Nets: c.JoinSubnets}, {Field: "spec.transitSubnets", Nets: c.TransitNets},
+		{Field: "spec.masqueradeSubnets", Nets: c.Masquerade},
+	}
+}
+
+// identify refuses to be a node that another machine is. It is asked before the
+// agent writes anything, to the API server or a database.
+func (a *agent) identify(ctx context.Context) error {
+	of, err := kube.NodeAddresses(ctx, a.client, a.cfg.Node)
+	if err != nil {
+		return fmt.Errorf("node %s: %w", a.cfg.Node, err)
+	}
+	var here []netip.Addr
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return fmt.Errorf("addresses of this machine: %w", err)
+	}
+	for _, addr := range addrs {
+		if p, err := netip.ParsePrefix(addr.String()); err == nil {
+			here = append(here, p.Addr())
+		}
+	}
+	if err := kube.CheckIdentity(a.cfg.Node, of, here); err != nil {
+		return refused{err}
+	}
+	return nil
 }

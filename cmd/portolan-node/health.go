@@ -2,19 +2,19 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/http"
+	"os"
 	"slices"
 	"sync"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
-
 	"github.com/portolan-cni/portolan/pkg/intent"
+	"github.com/portolan-cni/portolan/pkg/metrics"
 	"github.com/portolan-cni/portolan/pkg/rows"
 )
 
@@ -24,22 +24,30 @@ var errStarting = errors.New("starting")
 // health is what others can ask of the agent: whether it is ready, why not, and
 // its figures.
 type health struct {
-	registry *prometheus.Registry
-	stages   *prometheus.HistogramVec
+	set      *metrics.Set
+	node     *metrics.Node
+	compiler *metrics.Compiler
 
 	mu       sync.Mutex // guards what follows
 	notReady error
 	found    map[intent.Key][]rows.Problem
+	since    map[rows.Problem]time.Time
+	repairs  []repair // the last ones
+	file     string   // of repairs, for a restart must not change what is told; "": none
+}
+
+// repair is what was set right, and when.
+type repair struct {
+	rows.Problem
+	At time.Time
 }
 
 func newHealth() *health {
-	h := &health{registry: prometheus.NewRegistry(), notReady: errStarting, found: map[intent.Key][]rows.Problem{}}
-	h.stages = prometheus.NewHistogramVec(prometheus.HistogramOpts{
-		Name: "portolan_cni_stage_milliseconds", Help: "Time that each stage of a CNI call took.",
-		Buckets: []float64{0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 5000, 60000},
-	}, []string{"command", "stage"})
-	h.registry.MustRegister(h.stages, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	return h
+	set := metrics.New("node")
+	return &health{
+		set: set, node: metrics.NewNode(set), compiler: metrics.NewCompiler(set),
+		notReady: errStarting, found: map[intent.Key][]rows.Problem{}, since: map[rows.Problem]time.Time{},
+	}
 }
 
 // ready says why no ADD can be served; nil when it can.
@@ -59,23 +67,69 @@ func (h *health) setReady(err error) {
 	h.notReady = err
 }
 
-// observe takes the time of one stage of a CNI call.
-func (h *health) observe(command, stage string, d time.Duration) {
-	h.stages.WithLabelValues(command, stage).Observe(float64(d.Microseconds()) / 1000)
-}
-
 // problems takes what is wrong with an object, and logs what is new.
 func (h *health) problems(k intent.Key, list []rows.Problem) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	before := h.found[k]
+	for _, p := range before {
+		if !slices.Contains(list, p) {
+			delete(h.since, p)
+		}
+	}
 	if len(list) == 0 {
 		delete(h.found, k)
 		return
 	}
 	h.found[k] = list
 	for _, p := range list {
+		if _, known := h.since[p]; !known {
+			h.since[p] = time.Now()
+		}
 		slog.Warn("problem", "object", p.Object, "field", p.Field, "message", p.Message)
 	}
+}
+
+// repaired takes what was set right.
+func (h *health) repaired(p rows.Problem) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.repairs = append(h.repairs, repair{p, time.Now()})
+	h.repairs = h.repairs[max(0, len(h.repairs)-maxRepairs):]
+	if h.file == "" {
+		return
+	}
+	text, err := json.Marshal(h.repairs)
+	if err == nil {
+		err = os.WriteFile(h.file+".new", text, 0o600)
+	}
+	if err == nil {
+		err = os.Rename(h.file+".new", h.file)
+	}
+	if err != nil {
+		slog.Warn("a repair is not told after a restart", "err", err)
+	}
+}
+
+// remember takes up what an earlier process set right. A file that cannot be read is
+// as none: it is told, and written anew with the next repair.
+func (h *health) remember(file string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.file = file
+	text, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	var list []repair
+	if err == nil {
+		err = json.Unmarshal(text, &list)
+	}
+	if err != nil {
+		slog.Warn("repairs of an earlier process are not known", "err", err)
+		return
+	}
+	h.repairs = append(list, h.repairs...)
 }
 
 // status prints what is not as it should be: databases that are not up, groups that
@@ -94,7 +148,7 @@ func (a *agent) status(w http.ResponseWriter, r *http.Request) {
 	} else {
 		fmt.Fprintln(w, "ready")
 	}
-	for _, db := range []rows.DB{rows.OVS, rows.NB, rows.SB} {
+	for _, db := range a.facts.databases() {
 		if s := report.Databases[db]; !s.Up {
 			fmt.Fprintf(w, "database %s is not up: %s\n", db, s.Err)
 		}
@@ -102,7 +156,7 @@ func (a *agent) status(w http.ResponseWriter, r *http.Request) {
 	for _, s := range report.Statuses {
 		fmt.Fprintln(w, s)
 	}
-	for _, p := range slices.Concat(report.Problems, a.runner.Problems(), a.health.list()) {
+	for _, p := range slices.Concat(report.Problems, a.problems()) {
 		fmt.Fprintf(w, "%s %s %s: %s\n", p.Severity, p.Object, p.Field, p.Message)
 	}
 }
@@ -115,7 +169,18 @@ func (h *health) list() []rows.Problem {
 	for _, ps := range h.found {
 		out = append(out, ps...)
 	}
+	h.repairs = slices.DeleteFunc(h.repairs, func(r repair) bool { return time.Since(r.At) > repairTold })
+	for _, r := range h.repairs {
+		out = append(out, r.Problem)
+	}
 	return out
+}
+
+// problemSince is when a problem found at the door was first seen; zero for others.
+func (h *health) problemSince(p rows.Problem) time.Time {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.since[p]
 }
 
 // serveHealth answers /healthz, /readyz, /status and /metrics.
@@ -123,21 +188,7 @@ func (a *agent) serveHealth(ctx context.Context) error {
 	if a.cfg.Health == "" {
 		return nil
 	}
-	mux := http.NewServeMux()
-	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
-	mux.HandleFunc("/readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if err := a.health.ready(); err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
-			return
-		}
-		fmt.Fprintln(w, "ok")
-	})
+	mux := a.health.set.Handler(metrics.Probes{Ready: a.health.ready})
 	mux.HandleFunc("/status", a.status)
-	mux.Handle("/metrics", promhttp.HandlerFor(a.health.registry, promhttp.HandlerOpts{}))
-	server := &http.Server{Addr: a.cfg.Health, Handler: mux, ReadHeaderTimeout: 5 * time.Second}
-	defer context.AfterFunc(ctx, func() { _ = server.Close() })()
-	if err := server.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
+	return metrics.Serve(ctx, a.cfg.Health, mux)
 }

@@ -42,11 +42,14 @@ spec: {nodeName: n1, containers: [{name: c, image: x}]}
 `
 
 // TestIntentDirIsTheSameDoor runs the agent itself with every daemon and no API
-// server: files say what there is, and the node becomes ready with the pod's port
-// prepared and installed. A pod taken out of the file loses its port.
-func TestIntentDirIsTheSameDoor(t *testing.T) {
+// server: files say what there is, and the node becomes ready with the pod's
+// logical port made. ADD attaches it. A pod taken out of the file loses both ports.
+func TestIntentDirIsTheSameDoor(t *testing.T) { apart(t, inside) }
+
+// apart runs fn in a process with namespaces of its own, as this test.
+func apart(t *testing.T, fn func(t *testing.T, dir string)) {
 	if dir := os.Getenv(insideEnv); dir != "" {
-		inside(t, dir)
+		fn(t, dir)
 		return
 	}
 	dir := t.TempDir()
@@ -55,20 +58,22 @@ func TestIntentDirIsTheSameDoor(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	build := exec.Command("go", "build", "-o", dir+"/b/", ".", "../portolan-cni")
+	build := exec.Command("go", "build", "-o", dir+"/b/", ".", "../portolan-cni", "../portolan")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	// PID 1 of a PID namespace takes everything with it when it ends.
-	cmd := exec.Command("/proc/self/exe", "-test.run=^TestIntentDirIsTheSameDoor$", "-test.v", "-test.timeout=100s")
+	cmd := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=100s")
 	cmd.Env = append(os.Environ(), insideEnv+"="+dir)
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWNET | syscall.CLONE_NEWPID, Pdeathsig: syscall.SIGKILL,
 	}
-	if out, err := cmd.CombinedOutput(); err != nil {
+	out, err := cmd.CombinedOutput()
+	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
+	t.Logf("%s", out)
 }
 
 // tree is a private root: the OVN tree under a tmpfs, with our programs in /b.
@@ -77,7 +82,8 @@ type tree struct {
 	root string
 }
 
-func inside(t *testing.T, dir string) {
+// ready is a tree in which the agent runs, with a pod's logical port made.
+func ready(t *testing.T, dir string) tree {
 	tr := tree{t: t, root: filepath.Join(dir, "root")}
 	tr.mounts(dir)
 	tr.write("etc/portolan/cluster.yaml", clusterFile)
@@ -99,17 +105,51 @@ func inside(t *testing.T, dir string) {
 	for _, d := range []string{"vswitchd", "northd", "ovn-controller"} {
 		tr.start(d, "portolan-node", "daemon", d)
 	}
-	tr.start("agent", "portolan-node", "--node-name=n1", "--intent-dir=/intent", "--cni-binary=/b/portolan-cni", "--health-bind=")
-	tr.until("ready, with the pod's port installed", func() error {
+	tr.start("agent", agentCommand()...)
+	tr.until("ready, with the pod's logical port", func() error {
 		_, err := os.Stat(filepath.Join(tr.root, "etc/cni/net.d/10-portolan.conflist"))
-		ids, _ := tr.run("ovs-vsctl", "--bare", "--columns=external_ids", "find", "Interface", "external_ids:iface-id=default_web")
-		if err != nil || !strings.Contains(ids, "ovn-installed=true") {
+		port, _ := tr.run("ovn-nbctl", "--bare", "--columns=addresses", "find", "Logical_Switch_Port", "name=default_web")
+		if err != nil || !strings.Contains(port, "10.244.1.3") {
 			agent, _ := os.ReadFile(filepath.Join(tr.root, "run/agent.log"))
-			return fmt.Errorf("%v; interface %q; the agent says:\n%s", err, ids, agent)
+			return fmt.Errorf("%v; logical port %q; the agent says:\n%s", err, port, agent)
 		}
 		return nil
 	})
+	return tr
+}
+
+func agentCommand() []string {
+	return []string{"portolan-node", "--node-name=n1", "--intent-dir=/intent", "--cni-binary=/b/portolan-cni", "--health-bind="}
+}
+
+// second starts another agent on the node: it must end and name the first.
+func (tr tree) second() {
+	tr.t.Helper()
+	ctx, cancel := context.WithTimeout(tr.t.Context(), 6*fencePatience)
+	defer cancel()
+	out, err := tr.command(ctx, agentCommand()...).CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "another agent runs on this node: portolan-node, process ") {
+		tr.t.Errorf("a second agent: %v: %s", err, out)
+	}
+}
+
+func inside(t *testing.T, dir string) {
+	tr := ready(t, dir)
+	tr.second()
+	if out, err := tr.run("ip", "netns", "add", "web"); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if out, err := tr.plugin("ADD"); err != nil || !strings.Contains(out, "10.244.1.3/24") {
+		t.Fatalf("ADD: %v: %s", err, out)
+	}
+	ids, err := tr.run("ovs-vsctl", "--bare", "--columns=external_ids", "find", "Interface", "external_ids:iface-id=default_web")
+	if err != nil || !strings.Contains(ids, "ovn-installed=true") {
+		t.Errorf("ADD was answered, the interface has %q, %v", ids, err)
+	}
 	tr.write("intent/all.yaml", nodeFile)
+	if out, err := tr.plugin("DEL"); err != nil {
+		t.Fatalf("DEL: %v: %s", err, out)
+	}
 	tr.until("the pod's ports gone", func() error {
 		nb, err := tr.run("ovn-nbctl", "--bare", "--columns=name", "find", "Logical_Switch_Port", "name=default_web")
 		ovs, err2 := tr.run("ovs-vsctl", "--bare", "--columns=name", "find", "Interface", "external_ids:iface-id=default_web")
@@ -180,6 +220,17 @@ func (tr tree) run(argv ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(tr.t.Context(), 5*time.Second)
 	defer cancel()
 	out, err := tr.command(ctx, argv...).Output()
+	return string(out), err
+}
+
+// plugin executes portolan-cni for the pod as a runtime does.
+func (tr tree) plugin(command string) (string, error) {
+	ctx, cancel := context.WithTimeout(tr.t.Context(), 20*time.Second)
+	defer cancel()
+	c := tr.command(ctx, "env", "CNI_COMMAND="+command, "CNI_CONTAINERID=c1", "CNI_NETNS=/run/netns/web", "CNI_IFNAME=eth0",
+		"CNI_ARGS=K8S_POD_NAMESPACE=default;K8S_POD_NAME=web;K8S_POD_UID=u1", "portolan-cni")
+	c.Stdin = strings.NewReader(`{"cniVersion":"1.0.0","name":"portolan","type":"portolan-cni"}`)
+	out, err := c.Output()
 	return string(out), err
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -14,7 +15,9 @@ import (
 
 	"github.com/portolan-cni/portolan/pkg/compile"
 	"github.com/portolan-cni/portolan/pkg/engine"
+	"github.com/portolan-cni/portolan/pkg/inspect"
 	"github.com/portolan-cni/portolan/pkg/intent/kube"
+	"github.com/portolan-cni/portolan/pkg/presence"
 	"github.com/portolan-cni/portolan/pkg/rows"
 	"github.com/portolan-cni/portolan/pkg/script"
 )
@@ -24,6 +27,15 @@ type compileOptions struct {
 	files   []string
 	tables  []string
 	explain string
+	out     output
+}
+
+// compiled is all that comes of files.
+type compiled struct {
+	Rows     []inspect.Row     `json:"rows"`
+	Edges    []inspect.Edge    `json:"edges"`
+	Problems []inspect.Problem `json:"problems"`
+	Waiting  []inspect.Group   `json:"waiting"`
 }
 
 func compileCommand() *cobra.Command {
@@ -37,18 +49,19 @@ and shared elements, sorted, without UUIDs. Problems go to standard error; with
 an error among them the exit status is 1.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return o.run(cmd.OutOrStdout(), cmd.ErrOrStderr())
+			return o.run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
 	f := cmd.Flags()
 	f.StringArrayVarP(&o.files, "filename", "f", nil, "file, or directory of .yaml, .yml and .json files; may be repeated")
 	f.StringSliceVarP(&o.tables, "table", "t", nil, "only these tables, e.g. NB:Logical_Switch_Port")
 	f.StringVar(&o.explain, "explain", "", "print instead what a unit reads and says, e.g. pod/default/web")
+	o.out.addFlag(f)
 	_ = cmd.MarkFlagRequired("filename") // fails only for a flag that is not there
 	return cmd
 }
 
-func (o compileOptions) run(out, errs io.Writer) error {
+func (o compileOptions) run(ctx context.Context, out, errs io.Writer) error {
 	text, err := read(o.files)
 	if err != nil {
 		return err
@@ -60,23 +73,68 @@ func (o compileOptions) run(out, errs io.Writer) error {
 	if err != nil {
 		return err
 	}
+	networks := presence.New(sh) // of pods that are attached
 	for _, object := range objects {
-		sh.Put(object)
+		networks.Put(object)
 	}
 	if err := sh.Settle(); err != nil {
 		return err
 	}
-	if o.explain != "" {
+	server := inspect.NewServer(inspect.Source{Engine: sh.Engine(), Driver: inspect.Still{}, Ready: func() error { return nil }})
+	switch {
+	case o.explain != "" && o.out.format != "":
+		x, err := server.Explain(ctx, o.explain)
+		if err != nil {
+			return err
+		}
+		if err := o.out.print(out, x, nil); err != nil {
+			return err
+		}
+	case o.explain != "":
 		kind, key, _ := strings.Cut(o.explain, "/")
 		text, err := sh.Explain(engine.Unit{Kind: kind, Key: key})
 		if err != nil {
 			return err
 		}
 		fmt.Fprint(out, text)
-	} else {
+	case o.out.format != "":
+		all, err := o.gather(ctx, server, sh)
+		if err != nil {
+			return err
+		}
+		if err := o.out.print(out, all, nil); err != nil {
+			return err
+		}
+	default:
 		fmt.Fprint(out, sh.Rows(o.tables...))
 	}
 	return report(sh, errs)
+}
+
+// gather makes what programs read of what was compiled.
+func (o compileOptions) gather(ctx context.Context, s *inspect.Server, sh *script.Shell) (compiled, error) {
+	c := compiled{Rows: []inspect.Row{}, Edges: []inspect.Edge{}, Problems: []inspect.Problem{}}
+	tables := o.tables
+	if len(tables) == 0 {
+		tables = []string{""}
+	}
+	for _, t := range tables {
+		rs, err := s.Rows(ctx, inspect.Filter{Table: t})
+		if err != nil {
+			return c, err
+		}
+		es, err := s.Edges(ctx, inspect.Filter{Table: t})
+		if err != nil {
+			return c, err
+		}
+		c.Rows, c.Edges = append(c.Rows, rs...), append(c.Edges, es...)
+	}
+	st, err := s.Status(ctx)
+	for _, p := range sh.Problems() {
+		c.Problems = append(c.Problems, inspect.Problem{Object: p.Object, Field: p.Field, Severity: string(p.Severity), Message: p.Message})
+	}
+	c.Waiting = st.Groups
+	return c, err
 }
 
 // report prints problems, and what would wait; an error among them is returned.

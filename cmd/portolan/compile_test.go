@@ -25,7 +25,7 @@ metadata:
     k8s.ovn.org/node-subnets: '{"default":["10.244.1.0/24"]}'
 `
 
-func compiled(t *testing.T, files map[string]string, args ...string) (out, errs string, err error) {
+func compileFiles(t *testing.T, files map[string]string, args ...string) (out, errs string, err error) {
 	t.Helper()
 	dir := t.TempDir()
 	for name, text := range files {
@@ -33,7 +33,7 @@ func compiled(t *testing.T, files map[string]string, args ...string) (out, errs 
 			t.Fatal(err)
 		}
 	}
-	cmd := root()
+	cmd := root("portolan")
 	var o, e bytes.Buffer
 	cmd.SetOut(&o)
 	cmd.SetErr(&e)
@@ -44,7 +44,7 @@ func compiled(t *testing.T, files map[string]string, args ...string) (out, errs 
 
 func TestCompilePrintsRows(t *testing.T) {
 	files := map[string]string{"1.yaml": nodeYAML, "2.yml": clusterYAML, "notes.txt": "not read"}
-	out, errs, err := compiled(t, files, "-t", "NB:Logical_Switch")
+	out, errs, err := compileFiles(t, files, "-t", "NB:Logical_Switch")
 	if err != nil || errs != "" {
 		t.Fatalf("%v, %s", err, errs)
 	}
@@ -54,22 +54,22 @@ func TestCompilePrintsRows(t *testing.T) {
 }
 
 func TestCompileExplains(t *testing.T) {
-	out, _, err := compiled(t, map[string]string{"a.yaml": clusterYAML + "---\n" + nodeYAML}, "--explain", "node/node1")
+	out, _, err := compileFiles(t, map[string]string{"a.yaml": clusterYAML + "---\n" + nodeYAML}, "--explain", "node/node1")
 	if err != nil || !strings.Contains(out, "reads Node/node1\n") {
 		t.Errorf("%v, found\n%s", err, out)
 	}
-	if _, _, err := compiled(t, map[string]string{"a.yaml": clusterYAML}, "--explain", "node/other"); err == nil {
+	if _, _, err := compileFiles(t, map[string]string{"a.yaml": clusterYAML}, "--explain", "node/other"); err == nil {
 		t.Error("an unknown unit was explained")
 	}
 }
 
 func TestCompileReportsProblems(t *testing.T) {
 	bad := strings.Replace(nodeYAML, "10.244.1.0/24", "10.244.1.300/24", 1)
-	_, errs, err := compiled(t, map[string]string{"a.yaml": clusterYAML + "---\n" + bad})
+	_, errs, err := compileFiles(t, map[string]string{"a.yaml": clusterYAML + "---\n" + bad})
 	if err == nil || !strings.Contains(errs, "10.244.1.300") {
 		t.Errorf("%v, found %q", err, errs)
 	}
-	if _, _, err := compiled(t, nil); err == nil {
+	if _, _, err := compileFiles(t, nil); err == nil {
 		t.Error("a directory without files was compiled")
 	}
 }

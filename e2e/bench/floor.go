@@ -17,6 +17,7 @@ import (
 // their own beside Portolan's topology, under the same northd and ovn-controller.
 type floor struct {
 	nb, ovs *session
+	more    int // ports beside the first, in the same two transactions
 }
 
 const floorSwitch = "floor"
@@ -37,49 +38,73 @@ func newFloor(ctx context.Context, z *zone) (*floor, error) {
 
 func (f *floor) name() string { return "OVN's floor" }
 
-func device(s sandbox) string {
-	return strings.ReplaceAll("f"+strings.TrimPrefix(s.id, "ptb-"), "-", "x")
+// device is of a sandbox's n-th port.
+func device(s sandbox, n int) string {
+	return fmt.Sprintf("f%sx%d", strings.ReplaceAll(strings.TrimPrefix(s.id, "ptb-"), "-", "x"), n)
 }
 
-// bind makes the device: what a prepared port would cost besides is not the floor's.
+// port is the logical port that goes with it.
+func port(s sandbox, n int) string { return fmt.Sprintf("%s-%d", s.pod, n) }
+
+// each does something for every port.
+func (f *floor) each(do func(n int) error) error {
+	for n := range f.more + 1 {
+		if err := do(n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// bind makes the devices: what a prepared port would cost besides is not the floor's.
 func (f *floor) bind(_ context.Context, s sandbox) error {
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name = device(s)
-	pair := netlink.NewVeth(attrs)
-	pair.PeerName = "e" + device(s)
-	return errors.Join(netlink.LinkAdd(pair), netlink.LinkSetUp(pair))
+	return f.each(func(n int) error {
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name = device(s, n)
+		pair := netlink.NewVeth(attrs)
+		pair.PeerName = "e" + device(s, n)
+		return errors.Join(netlink.LinkAdd(pair), netlink.LinkSetUp(pair))
+	})
 }
 
 func (f *floor) add(ctx context.Context, s sandbox) error {
-	installed := f.ovs.installed(device(s))
+	var installed []<-chan struct{}
+	var logical, ports []operation
+	_ = f.each(func(n int) error {
+		installed = append(installed, f.ovs.installed(device(s, n)))
+		row, iface := fmt.Sprint("port", n), fmt.Sprint("iface", n)
+		logical = append(logical, operation{Op: "insert", Table: "Logical_Switch_Port", UUIDName: row, Row: columns{"name": port(s, n),
+			"addresses": address(s, n), "options": pairs{{"requested-chassis", nodeName}}}},
+			operation{Op: "mutate", Table: "Logical_Switch", Where: where("name", floorSwitch), Mutations: insert("ports", row)})
+		ports = append(ports, operation{Op: "insert", Table: "Interface", UUIDName: iface, Row: columns{"name": device(s, n), "external_ids": pairs{{"iface-id", port(s, n)}}}},
+			operation{Op: "insert", Table: "Port", UUIDName: row, Row: columns{"name": device(s, n), "interfaces": named(iface)}},
+			operation{Op: "mutate", Table: "Bridge", Where: where("name", intent.IntegrationBridge), Mutations: insert("ports", row)})
+		return nil
+	})
 	done := make(chan error, 1)
-	go func() {
-		done <- f.nb.transact(ctx, "OVN_Northbound",
-			operation{Op: "insert", Table: "Logical_Switch_Port", UUIDName: "port", Row: columns{"name": s.pod,
-				"addresses": address(s), "options": pairs{{"requested-chassis", nodeName}}}},
-			operation{Op: "mutate", Table: "Logical_Switch", Where: where("name", floorSwitch), Mutations: insert("ports", "port")})
-	}()
-	err := f.ovs.transact(ctx, "Open_vSwitch",
-		operation{Op: "insert", Table: "Interface", UUIDName: "iface", Row: columns{"name": device(s), "external_ids": pairs{{"iface-id", s.pod}}}},
-		operation{Op: "insert", Table: "Port", UUIDName: "port", Row: columns{"name": device(s), "interfaces": named("iface")}},
-		operation{Op: "mutate", Table: "Bridge", Where: where("name", intent.IntegrationBridge), Mutations: insert("ports", "port")})
+	go func() { done <- f.nb.transact(ctx, "OVN_Northbound", logical...) }()
+	err := f.ovs.transact(ctx, "Open_vSwitch", ports...)
 	if err := errors.Join(err, <-done); err != nil {
 		return err
 	}
-	select {
-	case <-installed:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("no ovn-installed: %w", ctx.Err())
+	for _, i := range installed {
+		select {
+		case <-i:
+		case <-ctx.Done():
+			return fmt.Errorf("no ovn-installed: %w", ctx.Err())
+		}
 	}
+	return nil
 }
 
 // del takes both ports away and waits for the databases alone: nothing tells when
 // OVN has forgotten a port.
 func (f *floor) del(ctx context.Context, s sandbox) error {
-	done := make(chan error, 1)
-	go func() { done <- f.remove(ctx, f.nb, "OVN_Northbound", "Logical_Switch_Port", s.pod) }()
-	return errors.Join(f.remove(ctx, f.ovs, "Open_vSwitch", "Port", device(s)), <-done)
+	return f.each(func(n int) error {
+		done := make(chan error, 1)
+		go func() { done <- f.remove(ctx, f.nb, "OVN_Northbound", "Logical_Switch_Port", port(s, n)) }()
+		return errors.Join(f.remove(ctx, f.ovs, "Open_vSwitch", "Port", device(s, n)), <-done)
+	})
 }
 
 // remove cuts the one port out of the sets that may hold it. Its UUID is not
@@ -98,16 +123,18 @@ func (f *floor) remove(ctx context.Context, c *session, database, table, name st
 }
 
 func (f *floor) clear(_ context.Context, s sandbox) error {
-	l, err := netlink.LinkByName(device(s))
-	if err != nil {
-		return err
-	}
-	return netlink.LinkDel(l)
+	return f.each(func(n int) error {
+		l, err := netlink.LinkByName(device(s, n))
+		if err != nil {
+			return err
+		}
+		return netlink.LinkDel(l)
+	})
 }
 
-// address is any MAC and address of the sandbox's own.
-func address(s sandbox) string {
+// address is any MAC and address of the sandbox's own n-th port.
+func address(s sandbox, nth int) string {
 	var k, n int
 	_, _ = fmt.Sscanf(s.id, "ptb-%d-%d", &k, &n)
-	return fmt.Sprintf("0a:58:0a:f6:%02x:%02x 10.246.%d.%d", n/200, n%200+2, n/200, n%200+2)
+	return fmt.Sprintf("0a:58:0a:%02x:%02x:%02x 10.%d.%d.%d", 246+nth, n/200, n%200+2, 246+nth, n/200, n%200+2)
 }

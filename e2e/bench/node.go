@@ -14,12 +14,15 @@ import (
 	"sync"
 	"time"
 
+	"github.com/portolan-cni/portolan/cmd/portolan-node/networks"
 	"github.com/portolan-cni/portolan/pkg/alloc"
 	"github.com/portolan-cni/portolan/pkg/cni"
 	"github.com/portolan-cni/portolan/pkg/compile"
 	"github.com/portolan-cni/portolan/pkg/engine"
+	"github.com/portolan-cni/portolan/pkg/host"
 	"github.com/portolan-cni/portolan/pkg/intent"
 	"github.com/portolan-cni/portolan/pkg/ovsdb"
+	"github.com/portolan-cni/portolan/pkg/presence"
 	"github.com/portolan-cni/portolan/pkg/rows"
 )
 
@@ -35,11 +38,16 @@ type node struct {
 	zone   *zone
 	conns  []*ovsdb.Conn
 	driver *ovsdb.Driver
+	sink   *presence.Counter // before the driver's
 	ports  *cni.OVSPorts
 	pods   *cni.PodStore
 	agent  *cni.Agent
-	stages *stages
-	socket string
+	pool   *alloc.Pool
+
+	networks *networks.Networks // the others than the default one
+	stages   *stages
+	socket   string
+	floor    *floor // nil until a part needs it
 }
 
 // startNode brings the zone up to the point where portolan-node would write its
@@ -84,6 +92,8 @@ func (n *node) connect(ctx context.Context) error {
 	n.ports, err = cni.DialPorts(ctx, n.zone.socket("ovs"), intent.IntegrationBridge)
 	e := engine.New(engine.Config{Kinds: compile.Kinds(), Databases: []rows.DB{rows.OVS, rows.NB, rows.SB}})
 	n.driver = ovsdb.NewDriver(ovsdb.DriverConfig{Logger: quiet}, e, dbs...)
+	n.sink = presence.New(n.driver.Sink())
+	n.networks = newNetworks(n.sink.Put)
 	return err
 }
 
@@ -98,8 +108,8 @@ func subnet() netip.Prefix { return netip.MustParsePrefix("10.244.2.0/24") }
 
 // declare gives the intent of a zone of one node.
 func (n *node) declare() {
-	encap := netip.MustParseAddr("127.0.0.1")
-	sink := n.driver.Sink()
+	encap := netip.MustParseAddr(nodeIP)
+	sink := n.sink
 	sink.Put(&intent.Cluster{
 		Zone: nodeName, PodSubnets: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}, MTU: mtu,
 		JoinSubnets: []netip.Prefix{netip.MustParsePrefix("100.64.0.0/16")}, TransitNets: []netip.Prefix{netip.MustParsePrefix("100.88.0.0/16")},
@@ -112,28 +122,31 @@ func (n *node) declare() {
 		EncapIPs: []netip.Addr{encap},
 		Gateway: intent.Gateway{Bridge: gatewayBridge, MAC: "02:00:ac:12:00:02",
 			Addresses: []netip.Prefix{netip.MustParsePrefix("172.18.0.2/24")}, NextHops: []netip.Addr{netip.MustParseAddr("172.18.0.1")}}})
-	sink.Synced()
+	n.driver.Sink().Synced()
 }
 
 func (n *node) serve(ctx context.Context) error {
-	links, err := cni.NewVeths(true)
+	links, err := cni.NewVeths(true, intent.AttachmentGroup)
 	if err != nil {
 		return err
 	}
-	hide, err := cni.NewNFTables()
+	kernel, err := host.Open(n.zone.dir)
 	if err != nil {
 		return err
 	}
-	pool, err := alloc.NewPool(alloc.PoolConfig{Subnets: []netip.Prefix{subnet()}})
-	if err != nil {
+	defer kernel.Close()
+	if err := kernel.HideAttachments(ctx); err != nil {
+		return err
+	}
+	if n.pool, err = alloc.NewPool(alloc.PoolConfig{Subnets: []netip.Prefix{subnet()}}); err != nil {
 		return err
 	}
 	log, err := os.Create(filepath.Join(n.zone.dir, "cni.log"))
 	if err != nil {
 		return err
 	}
-	n.agent, err = cni.New(cni.Config{Pods: n.pods, Ports: n.ports, Links: links, Concealer: hide, Publisher: n, Pool: pool, MTU: mtu,
-		Timeout: 10 * time.Second, Observe: n.stages.observe, Log: slog.New(slog.NewTextHandler(log, nil))})
+	n.agent, err = cni.New(cni.Config{Pods: n.pods, Ports: n.ports, Links: links, Publisher: n, Pool: n.pool, Networks: n.networks, MTU: mtu,
+		Timeout: 30 * time.Second, Observe: n.stages.observe, Log: slog.New(slog.NewTextHandler(log, nil))})
 	if err != nil {
 		return err
 	}
@@ -152,7 +165,7 @@ func (n *node) serve(ctx context.Context) error {
 // bind is what the informer says of a new pod.
 func (n *node) bind(p cni.Pod) {
 	n.pods.Set(p)
-	n.driver.Sink().Put(intentOf(p, nil))
+	n.sink.Put(intentOf(p, nil))
 	n.agent.Bound(p)
 }
 
@@ -160,17 +173,29 @@ func (n *node) bind(p cni.Pod) {
 func (n *node) unbind(ctx context.Context, p cni.Pod) error {
 	n.pods.Delete(p.Namespace, p.Name, p.UID)
 	o := intentOf(p, nil)
-	n.driver.Sink().Delete(o.Key())
+	n.sink.Delete(o.Key())
 	return errors.Join(n.agent.Forget(ctx, p.UID), n.driver.Wait(ctx, "pod/"+o.Key().Name, ovsdb.Installed))
 }
 
+// addressOf is the address that a pod has been given.
+func (n *node) addressOf(p cni.Pod) string {
+	if has := n.pool.Lookup(p.UID); len(has) > 0 {
+		return has[0].Addr().String()
+	}
+	return ""
+}
+
 // Attached is cni.Publisher's: the allocation becomes intent, as in the agent.
-func (n *node) Attached(a cni.Attachment) {
-	n.driver.Sink().Put(intentOf(a.Pod, []intent.Attachment{{Network: a.Network, MAC: a.MAC, Addresses: a.Addresses, Gateways: a.Gateways}}))
+func (n *node) Attached(p cni.Pod, all []cni.Attachment) {
+	list := make([]intent.Attachment, len(all))
+	for i, a := range all {
+		list[i] = intent.Attachment{Network: a.Key, MAC: a.MAC.String(), Addresses: a.Addresses, Gateways: a.Gateways}
+	}
+	n.sink.Put(intentOf(p, list))
 }
 
 // Released is cni.Publisher's.
-func (n *node) Released(cni.Attachment) {}
+func (n *node) Released(_ cni.Pod, _ []cni.Attachment, done func()) { done() }
 
 func intentOf(p cni.Pod, attached []intent.Attachment) *intent.Pod {
 	return &intent.Pod{Namespace: p.Namespace, Name: p.Name, UID: p.UID, Node: nodeName, Attachments: attached}
@@ -178,8 +203,9 @@ func intentOf(p cni.Pod, attached []intent.Attachment) *intent.Pod {
 
 // stages keeps the time that each stage of the CNI server's calls took.
 type stages struct {
-	mu    sync.Mutex // guards times
+	mu    sync.Mutex // guards the rest
 	times map[string][]time.Duration
+	of    string // what the calls are of that come now; "" where that is not told apart
 }
 
 func newStages() *stages { return &stages{times: make(map[string][]time.Duration)} }
@@ -188,7 +214,24 @@ func (s *stages) observe(command, stage string, d time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	key := command + " " + stage
+	if s.of != "" {
+		key = s.of + " " + key
+	}
 	s.times[key] = append(s.times[key], d)
+}
+
+// reset forgets what was observed.
+func (s *stages) reset() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.times, s.of = make(map[string][]time.Duration), ""
+}
+
+// follow says what the next calls are of.
+func (s *stages) follow(of string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.of = of
 }
 
 // print shows the stages that take more than a tenth of a millisecond.
@@ -198,7 +241,7 @@ func (s *stages) print(w io.Writer) {
 	fmt.Fprintln(w, "\nStages of portolan-node's calls, p50 and p99 in ms, prepared and unprepared together:")
 	for _, k := range slices.Sorted(maps.Keys(s.times)) {
 		if d := sorted(s.times[k]); quantile(d, 50) > 100*time.Microsecond {
-			fmt.Fprintf(w, "  %-24s %7s %7s  (%d)\n", k, ms(quantile(d, 50)), ms(quantile(d, 99)), len(d))
+			fmt.Fprintf(w, "  %-28s %7s %7s  (%d)\n", k, ms(quantile(d, 50)), ms(quantile(d, 99)), len(d))
 		}
 	}
 }

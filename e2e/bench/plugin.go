@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -18,7 +19,7 @@ import (
 func execute(ctx context.Context, plugin, command string, s sandbox, config []byte) error {
 	c := exec.CommandContext(ctx, plugin)
 	c.Env = append(os.Environ(), "CNI_COMMAND="+command, "CNI_CONTAINERID="+s.id, "CNI_NETNS="+s.netns, "CNI_IFNAME=eth0",
-		"CNI_PATH="+filepath.Dir(plugin), fmt.Sprintf("CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=ptb;K8S_POD_NAME=%s;K8S_POD_INFRA_CONTAINER_ID=%s;K8S_POD_UID=%s",
+		"CNI_PATH="+filepath.Dir(plugin)+":"+os.Getenv(envPlugins), fmt.Sprintf("CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=ptb;K8S_POD_NAME=%s;K8S_POD_INFRA_CONTAINER_ID=%s;K8S_POD_UID=%s",
 			s.pod, s.id, uidOf(s)))
 	c.Stdin = bytes.NewReader(config)
 	var out, errs bytes.Buffer
@@ -38,7 +39,9 @@ func uidOf(s sandbox) string { return "uid-" + s.pod }
 type portolan struct {
 	node     *node
 	shim     string
-	prepared bool // the pod is bound before its ADD, as it is in a cluster
+	prepared bool   // the pod is bound before its ADD, as it is in a cluster
+	more     int    // networks beside the default one
+	on       string // the annotation that names them; "": the first ones
 }
 
 func (p *portolan) name() string {
@@ -48,8 +51,16 @@ func (p *portolan) name() string {
 	return "portolan, unprepared"
 }
 
+// label tells the stages of a pod on several networks from others'.
+func (p *portolan) label() string {
+	if p.more == 0 {
+		return ""
+	}
+	return fmt.Sprint("+", p.more)
+}
+
 func (p *portolan) pod(s sandbox) cni.Pod {
-	return cni.Pod{Namespace: "ptb", Name: s.pod, UID: uidOf(s)}
+	return cni.Pod{Namespace: "ptb", Name: s.pod, UID: uidOf(s), Selection: cmp.Or(p.on, selection(p.more))}
 }
 
 func (p *portolan) config() []byte {
@@ -74,6 +85,7 @@ func (p *portolan) bind(_ context.Context, s sandbox) error {
 }
 
 func (p *portolan) add(ctx context.Context, s sandbox) error {
+	p.node.stages.follow(p.label())
 	if !p.prepared {
 		p.node.bind(p.pod(s))
 	}
@@ -81,6 +93,7 @@ func (p *portolan) add(ctx context.Context, s sandbox) error {
 }
 
 func (p *portolan) del(ctx context.Context, s sandbox) error {
+	p.node.stages.follow(p.label())
 	return execute(ctx, p.shim, wire.Del, s, p.config())
 }
 

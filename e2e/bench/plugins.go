@@ -16,7 +16,8 @@ import (
 const pluginsVersion = "v1.9.1"
 
 func pluginPaths() []string {
-	return []string{"github.com/containernetworking/plugins/plugins/main/ptp", "github.com/containernetworking/plugins/plugins/ipam/host-local"}
+	const root = "github.com/containernetworking/plugins/plugins/"
+	return []string{root + "main/ptp", root + "main/bridge", root + "ipam/host-local"}
 }
 
 // referencePlugins builds the plugins, unless the cache has them, and returns

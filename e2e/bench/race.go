@@ -4,13 +4,11 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // netnsDir is where runtimes keep namespaces; a tmpfs of our own.
@@ -32,6 +30,40 @@ type contender interface {
 	clear(ctx context.Context, s sandbox) error // after the DEL; not timed
 }
 
+// contenders are those of parts add and burst: ptp and the floor come last.
+func contenders(ctx context.Context, o options, n *node) ([]contender, error) {
+	if err := n.openFloor(ctx); err != nil {
+		return nil, err
+	}
+	return []contender{
+		&portolan{node: n, shim: o.shim, prepared: true}, &portolan{node: n, shim: o.shim},
+		newPTP(os.Getenv(envPlugins), n.zone.dir), n.floor,
+	}, nil
+}
+
+// openFloor makes the floor, whose switch is made once.
+func (n *node) openFloor(ctx context.Context) (err error) {
+	if n.floor == nil {
+		n.floor, err = newFloor(ctx, n.zone)
+	}
+	return err
+}
+
+// timeADD is part add.
+func timeADD(ctx context.Context, o options, n *node, w io.Writer) error {
+	all, err := contenders(ctx, o, n)
+	if err != nil {
+		return err
+	}
+	times, err := race(ctx, o, all, 0)
+	if err != nil {
+		return err
+	}
+	report(w, o, all, times)
+	n.stages.print(w)
+	return nil
+}
+
 // timing holds one contender's samples.
 type timing struct{ add, del []time.Duration }
 
@@ -39,13 +71,13 @@ type timing struct{ add, del []time.Duration }
 const warmups = 5
 
 // race lets the contenders take turns. Each round begins with another of them,
-// so that none always follows the same one.
-func race(ctx context.Context, o options, all []contender) ([]timing, error) {
+// so that none always follows the same one. Their sandboxes are numbered from base.
+func race(ctx context.Context, o options, all []contender, base int) ([]timing, error) {
 	times := make([]timing, len(all))
 	for round := range o.samples + warmups {
 		for i := range all {
 			k := (i + round) % len(all)
-			add, del, err := sample(ctx, o, all[k], fmt.Sprintf("%d-%d", k, round))
+			add, del, err := sample(ctx, o, all[k], fmt.Sprintf("%d-%d", base+k, round))
 			if err != nil {
 				return nil, fmt.Errorf("%s, sample %d: %w", all[k].name(), round, err)
 			}
@@ -60,7 +92,7 @@ func race(ctx context.Context, o options, all []contender) ([]timing, error) {
 // sample is one pod's life. Its namespace stays until the program ends: taking
 // one down goes on in the kernel for a while, under locks that the next would meet.
 func sample(ctx context.Context, o options, c contender, id string) (add, del time.Duration, err error) {
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	s := sandbox{id: "ptb-" + id, pod: "pod-" + id, netns: filepath.Join(netnsDir, "ptb-"+id)}
 	if err := exec.CommandContext(ctx, "ip", "netns", "add", filepath.Base(s.netns)).Run(); err != nil {
@@ -72,11 +104,13 @@ func sample(ctx context.Context, o options, c contender, id string) (add, del ti
 	if err := pause(ctx, o.lead); err != nil {
 		return 0, 0, err
 	}
+	o.meter.start()
 	began := time.Now()
 	if err := c.add(ctx, s); err != nil {
 		return 0, 0, fmt.Errorf("ADD: %w", err)
 	}
 	add = time.Since(began)
+	o.meter.stop(labelOf(c))
 	if err := pause(ctx, o.lead/2); err != nil {
 		return 0, 0, err
 	}
@@ -111,10 +145,7 @@ func ms(d time.Duration) string { return fmt.Sprintf("%.1f", float64(d)/float64(
 // report prints the figures, and each as a multiple of ptp's and of the floor's:
 // the last two contenders.
 func report(w io.Writer, o options, all []contender, times []timing) {
-	var host unix.Utsname
-	_ = unix.Uname(&host)
-	fmt.Fprintf(w, "%d samples each, in turns; pods bound %s before; %d CPUs, Linux %s, %s\n", o.samples, o.lead, runtime.NumCPU(),
-		unix.ByteSliceToString(host.Release[:]), runtime.Version())
+	fmt.Fprintf(w, "%d samples each, in turns; pods bound %s before\n", o.samples, o.lead)
 	for _, what := range []struct {
 		name string
 		of   func(timing) []time.Duration

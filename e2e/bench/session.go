@@ -19,7 +19,8 @@ type session struct {
 	mu      sync.Mutex // guards what follows, and writes to out
 	next    int
 	calls   map[int]chan reply
-	waiting map[string]chan struct{} // by interface; closed when it is installed
+	waiting map[string]chan struct{}     // by interface; closed when it is installed
+	follow  func(params json.RawMessage) // takes updates instead, if set before the monitor; it must not call
 }
 
 type reply struct {
@@ -83,7 +84,11 @@ func (s *session) read() {
 		case "echo":
 			_ = s.out.Encode(columns{"id": r.ID, "result": r.Params, "error": nil})
 		case "update":
-			s.updated(r.Params)
+			if s.follow != nil {
+				s.follow(r.Params)
+			} else {
+				s.updated(r.Params)
+			}
 		}
 		s.mu.Unlock()
 	}

@@ -4,15 +4,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
+	"strings"
+	"time"
 
 	"github.com/portolan-cni/portolan/pkg/ovsdb/ovsdbtest"
 )
 
 // zone is one chassis' OVS and OVN: userspace datapath, all sockets in dir.
 type zone struct {
-	dir string
+	dir  string
+	pids map[string]int // of its daemons, by what they are started as
 }
 
 func (z *zone) socket(db string) string { return "unix:" + filepath.Join(z.dir, db+".sock") }
@@ -21,14 +25,8 @@ func (z *zone) socket(db string) string { return "unix:" + filepath.Join(z.dir, 
 // Portolan writes.
 func startZone(ctx context.Context, dir string) (*zone, error) {
 	z := &zone{dir: dir}
-	for db, schema := range map[string]string{"ovs": "vswitch", "nb": "ovn-nb", "sb": "ovn-sb"} {
-		file := filepath.Join(dir, db+".db")
-		if err := z.tool(ctx, "ovsdb-tool", "create", file, ovsdbtest.Schema(schema)); err != nil {
-			return nil, err
-		}
-		if err := z.daemon("ovsdb-server", db, file, "--remote=p"+z.socket(db)); err != nil {
-			return nil, err
-		}
+	if err := z.database(ctx, "ovs", "vswitch"); err != nil {
+		return nil, err
 	}
 	if err := z.vsctl(ctx, "--no-wait", "init", "--", "add-br", gatewayBridge, "--", "set", "bridge", gatewayBridge, "datapath_type=netdev"); err != nil {
 		return nil, err
@@ -36,12 +34,43 @@ func startZone(ctx context.Context, dir string) (*zone, error) {
 	if err := z.daemon("ovs-vswitchd", "vswitchd", z.socket("ovs"), "--disable-system"); err != nil {
 		return nil, err
 	}
+	return z, z.startNorth(ctx)
+}
+
+// startNorth starts the zone's two databases and northd.
+func (z *zone) startNorth(ctx context.Context) error {
+	if err := errors.Join(z.database(ctx, "nb", "ovn-nb"), z.database(ctx, "sb", "ovn-sb")); err != nil {
+		return err
+	}
 	if err := z.daemon("ovn-northd", "northd", "--ovnnb-db="+z.socket("nb"), "--ovnsb-db="+z.socket("sb")); err != nil {
-		return nil, err
+		return err
 	}
 	// ovn-controller 25.03.0 ends by SIGSEGV when it comes before northd has made
 	// the southbound database's SB_Global row.
-	return z, z.nbctl(ctx, "--wait=sb", "sync")
+	return z.nbctl(ctx, "--wait=sb", "sync")
+}
+
+// database makes an empty database and starts its server. It returns when that
+// listens: ovn-nbctl does not wait for it.
+func (z *zone) database(ctx context.Context, name, schema string) error {
+	file := filepath.Join(z.dir, name+".db")
+	if err := z.tool(ctx, "ovsdb-tool", "create", file, ovsdbtest.Schema(schema)); err != nil {
+		return err
+	}
+	if err := z.daemon("ovsdb-server", name, file, "--remote=p"+z.socket(name)); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	for {
+		conn, err := net.Dial("unix", socketOf(z.socket(name)))
+		if err == nil {
+			return conn.Close()
+		}
+		if pause(ctx, 10*time.Millisecond) != nil {
+			return errors.Join(err, z.tails())
+		}
+	}
 }
 
 func (z *zone) startController() error {
@@ -67,6 +96,28 @@ func (z *zone) tool(ctx context.Context, name string, args ...string) error {
 	return nil
 }
 
+// output runs a tool and gives what it prints.
+func (z *zone) output(name string, args ...string) (string, error) {
+	out, err := ovsdbtest.Command(name, args...).CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("%s %v: %w: %s", name, args, err, out)
+	}
+	return string(out), nil
+}
+
+// feed runs a tool on a text.
+func (z *zone) feed(ctx context.Context, text, name string, args ...string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	c := ovsdbtest.Command(name, args...)
+	c.Stdin = strings.NewReader(text)
+	if out, err := c.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s %v: %w: %s", name, args, err, out)
+	}
+	return nil
+}
+
 // daemon starts a program in the foreground of a process that ends with the
 // process namespace.
 func (z *zone) daemon(name, as string, args ...string) error {
@@ -76,6 +127,10 @@ func (z *zone) daemon(name, as string, args ...string) error {
 	if err := c.Start(); err != nil {
 		return err
 	}
+	if z.pids == nil {
+		z.pids = map[string]int{}
+	}
+	z.pids[as] = c.Process.Pid
 	go func() { _ = c.Wait() }() // it runs until it is killed
 	return nil
 }

@@ -10,7 +10,8 @@
 // A stage fails when its command does, or outgrows its budget: then its process
 // group gets SIGTERM, and SIGKILL ten seconds later. The stages after it still
 // run: one run shows all that is wrong. An interrupt ends the stage under way,
-// prints what is known, and exits 130. The last line is "N passed, N failed";
+// prints what is known, and exits 130. What suites have written to the file
+// PORTOLAN_REPORT stands at the end of the summary. The last line is "N passed, N failed";
 // tests are counted without their parents, and a stage that runs no tests is one.
 package main
 
@@ -43,11 +44,30 @@ func run(ctx context.Context, budget time.Duration, args []string) int {
 		}
 		stages = append(stages, s)
 	}
+	report, forget := reportFile()
+	defer forget()
 	r := runner{out: os.Stdout, grace: 10 * time.Second}
 	results := r.all(ctx, budget, stages)
-	code := summary(os.Stdout, results)
+	table, _ := os.ReadFile(report)
+	code := summary(os.Stdout, results, string(table))
 	if ctx.Err() != nil {
 		return 130
 	}
 	return code
+}
+
+// reportEnv names the file to which suites add what the summary prints at its end.
+const reportEnv = "PORTOLAN_REPORT"
+
+// reportFile makes that file and names it to the stages; forget removes it.
+func reportFile() (name string, forget func()) {
+	f, err := os.CreateTemp("", "portolan-report-")
+	if err != nil {
+		return "", func() {}
+	}
+	defer f.Close()
+	if os.Setenv(reportEnv, f.Name()) != nil {
+		return "", func() {}
+	}
+	return f.Name(), func() { _ = os.Remove(f.Name()) }
 }

@@ -21,7 +21,7 @@ func runAll(t *testing.T, budget time.Duration, args ...string) (string, int, []
 	}
 	var out bytes.Buffer
 	results := runner{out: &out, grace: time.Second}.all(context.Background(), budget, stages)
-	return out.String(), summary(&out, results), results
+	return out.String(), summary(&out, results, ""), results
 }
 
 func TestStagesRunOnAfterAFailure(t *testing.T) {
@@ -104,8 +104,8 @@ func TestTally(t *testing.T) {
 
 func TestSummaryEndsWithTheCount(t *testing.T) {
 	var out bytes.Buffer
-	code := summary(&out, []result{{stage: stage{name: "lint"}}, {stage: stage{name: "unit"}, tests: tally{passed: 3}}})
-	if code != 0 || !strings.HasSuffix(out.String(), "\n4 passed, 0 failed\n") {
+	code := summary(&out, []result{{stage: stage{name: "lint"}}, {stage: stage{name: "unit"}, tests: tally{passed: 3}}}, "fault  lost\nkill   0\n")
+	if code != 0 || !strings.HasSuffix(out.String(), "\nfault  lost\nkill   0\n4 passed, 0 failed\n") {
 		t.Errorf("exit code %d, output:\n%s", code, out.String())
 	}
 }

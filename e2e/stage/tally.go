@@ -130,8 +130,8 @@ func reason(lines []string) string {
 	return strings.Join(out, " ")
 }
 
-// summary prints the table and the last line, and gives the exit code.
-func summary(w io.Writer, results []result) int {
+// summary prints the table, the suites' report and the last line, and gives the exit code.
+func summary(w io.Writer, results []result, report string) int {
 	var skipped []string
 	passed, failed := 0, 0
 	fmt.Fprintf(w, "\n%-12s %-7s %9s %9s %7s %7s %7s\n", "stage", "result", "elapsed", "budget", "passed", "failed", "skipped")
@@ -158,6 +158,9 @@ func summary(w io.Writer, results []result) int {
 		if r.err != nil {
 			fmt.Fprintf(w, "failed: %s: %v\n", r.name, r.err)
 		}
+	}
+	if report != "" {
+		fmt.Fprintf(w, "\n%s\n", strings.TrimRight(report, "\n"))
 	}
 	fmt.Fprintf(w, "%d passed, %d failed\n", passed, failed)
 	if failed > 0 {

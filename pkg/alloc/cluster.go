@@ -36,9 +36,17 @@ func (c RestConfig) defaults() RestConfig {
 	return c
 }
 
-// IDs allocates node ids, the lowest that is free.
+// The range of the ids of networks; the default network has 0.
+const (
+	FirstNetworkID = 1
+	LastNetworkID  = 65000 // the tunnel keys of OVN's global range have room for these
+)
+
+// IDs allocates ids of nodes or of networks, the lowest that is free.
 type IDs struct {
-	rest RestConfig
+	of     string // "node", "network"
+	advice string // where there is none left
+	rest   RestConfig
 
 	mu    sync.Mutex // guards slots
 	slots *slots
@@ -49,47 +57,74 @@ func NewIDs(first, last int, rest RestConfig) (*IDs, error) {
 	if first < 0 || last < first {
 		return nil, fmt.Errorf("node ids %d..%d: not a range", first, last)
 	}
-	return &IDs{rest: rest.defaults(), slots: newSlots(uint64(first), uint64(last))}, nil
+	return &IDs{
+		of: "node", advice: "this cluster has as many nodes as Portolan's addressing allows",
+		rest: rest.defaults(), slots: newSlots(uint64(first), uint64(last)),
+	}, nil
 }
 
-// Allocate gives the node an id: the one it has, or the lowest free one. Its
+// NewNetworkIDs makes an allocator of networks' ids.
+func NewNetworkIDs(rest RestConfig) *IDs {
+	return &IDs{
+		of: "network", advice: "delete network attachment definitions that nothing uses",
+		rest: rest.defaults(), slots: newSlots(FirstNetworkID, LastNetworkID),
+	}
+}
+
+// Allocate gives a node or network an id: the one it has, or the lowest free one. Its
 // error is an *ExhaustedError.
-func (a *IDs) Allocate(node string) (int, error) {
+func (a *IDs) Allocate(owner string) (int, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if n, ok := a.slots.owned[node]; ok {
+	if n, ok := a.slots.owned[owner]; ok {
 		return int(n), nil
 	}
 	now := a.rest.Now()
 	n, ok := a.slots.next(a.slots.first, now.Add(-a.rest.Rest))
 	if !ok {
-		e := exhausted(a.slots, "node id", now, a.rest.Rest)
+		e := exhausted(a.slots, a.of+" id", now, a.rest.Rest)
 		e.From = fmt.Sprintf("%d..%d", a.slots.first, a.slots.last)
-		e.Advice = "this cluster has as many nodes as Portolan's addressing allows"
+		e.Advice = a.advice
 		return 0, e
 	}
-	a.slots.take(node, n)
+	a.slots.take(owner, n)
 	return int(n), nil
 }
 
-// Reserve records an id that a node was given before.
-func (a *IDs) Reserve(node string, id int) error {
+// Reserve records an id that was given before.
+func (a *IDs) Reserve(owner string, id int) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if id < int(a.slots.first) || id > int(a.slots.last) {
-		return fmt.Errorf("node %s has id %d, outside %d..%d", node, id, a.slots.first, a.slots.last)
+		return fmt.Errorf("%s %s has id %d, outside %d..%d", a.of, owner, id, a.slots.first, a.slots.last)
 	}
-	if err := a.slots.reserve(node, uint64(id)); err != nil {
-		return fmt.Errorf("node %s has id %d: %w", node, id, err)
+	if err := a.slots.reserve(owner, uint64(id)); err != nil {
+		return fmt.Errorf("%s %s has id %d: %w", a.of, owner, id, err)
 	}
 	return nil
 }
 
-// Release puts the node's id to rest; false when it has none.
-func (a *IDs) Release(node string) bool {
+// Release puts the owner's id to rest; false when it has none.
+func (a *IDs) Release(owner string) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.slots.release(node, a.rest.Now())
+	return a.slots.release(owner, a.rest.Now())
+}
+
+// High is one more than the highest id that was ever given, as far as is known;
+// 0: none was.
+func (a *IDs) High() uint64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.slots.high
+}
+
+// Hush puts to rest what is free below an id: who had it, and until when, is not
+// known.
+func (a *IDs) Hush(below uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.slots.hush(below, a.rest.Now())
 }
 
 // ClusterSubnet is one of the prefixes that node subnets are carved from.
@@ -240,6 +275,29 @@ func (s *Subnets) Release(node string) bool {
 		had = c.slots.release(node, now) || had
 	}
 	return had
+}
+
+// High is, for each cluster subnet, one more than the highest of its node subnets
+// that was ever given, counted from 0.
+func (s *Subnets) High() []uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]uint64, len(s.clusters))
+	for i, c := range s.clusters {
+		out[i] = c.slots.high
+	}
+	return out
+}
+
+// Hush puts to rest what is free below, for each cluster subnet: see IDs.Hush.
+func (s *Subnets) Hush(below []uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, c := range s.clusters {
+		if i < len(below) {
+			c.slots.hush(below[i], s.rest.Now())
+		}
+	}
 }
 
 // subnet is the n-th of the cluster subnet. Node subnets are at most 64 bits

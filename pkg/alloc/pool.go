@@ -130,6 +130,61 @@ func (f *family) pick(uid string, now time.Time, rest time.Duration) (uint64, er
 	}
 }
 
+// AllocateOf is Allocate for an owner that asks for addresses of its own: one of a
+// family at most; of the other it gets any. The prefixes' length is not regarded.
+func (p *Pool) AllocateOf(owner string, asked []netip.Prefix) ([]netip.Prefix, error) {
+	if len(asked) == 0 {
+		return p.Allocate(owner)
+	}
+	p.mu.Lock()
+	picks := make(map[*family]uint64, len(asked))
+	for _, a := range asked {
+		if err := p.ask(owner, a.Addr(), picks); err != nil {
+			p.mu.Unlock()
+			return nil, err
+		}
+	}
+	for f, n := range picks {
+		f.slots.take(owner, n)
+	}
+	p.mu.Unlock()
+	return p.Allocate(owner)
+}
+
+// ask finds whether an owner may have an address; p.mu is held.
+func (p *Pool) ask(owner string, a netip.Addr, picks map[*family]uint64) error {
+	f := p.familyOf(a)
+	if f == nil {
+		return fmt.Errorf("the address %s that is asked for is outside this node's subnets %s", a, p.subnets())
+	}
+	n := f.offset(a)
+	if n < firstPod {
+		return fmt.Errorf("the address %s that is asked for is the network's own", a)
+	}
+	if other, ok := f.slots.used[n]; ok && other != owner {
+		return &TakenError{Address: a, Owner: other}
+	}
+	if old, ok := f.slots.owned[owner]; ok && old != n {
+		return fmt.Errorf("the address %s is asked for, and the interface has %s already", a, f.address(old).Addr())
+	}
+	if _, twice := picks[f]; twice {
+		return fmt.Errorf("two addresses of subnet %s are asked for", f.subnet)
+	}
+	picks[f] = n
+	return nil
+}
+
+// TakenError says that an address that was asked for is somebody else's.
+type TakenError struct {
+	Address netip.Addr
+	Owner   string
+}
+
+// Error names both.
+func (e *TakenError) Error() string {
+	return fmt.Sprintf("the address %s that is asked for is held by %s: ask for another, or delete that first", e.Address, e.Owner)
+}
+
 // Reserve records what a pod was given before a restart. It fails, changing
 // nothing, when an address is outside the node's subnets or another pod's.
 func (p *Pool) Reserve(uid string, addresses []netip.Prefix) error {
@@ -273,3 +328,33 @@ func Gateway(subnet netip.Prefix) netip.Addr { return offset(subnet.Masked().Add
 
 // Management is the address of the node's management port in its subnet: the second.
 func Management(subnet netip.Prefix) netip.Addr { return offset(subnet.Masked().Addr(), 2) }
+
+// Nth is the n-th part of a prefix that has a longer length.
+func Nth(p netip.Prefix, length, n int) netip.Prefix {
+	a := p.Masked().Addr().AsSlice()
+	// The number is added at the bit where a part ends.
+	shift := uint(p.Addr().BitLen()-length) % 8
+	carry := uint64(n) << shift
+	for i := (length+7)/8 - 1; i >= 0 && carry > 0; i-- {
+		carry += uint64(a[i])
+		a[i] = byte(carry)
+		carry >>= 8
+	}
+	addr, _ := netip.AddrFromSlice(a)
+	return netip.PrefixFrom(addr, length)
+}
+
+// At is the n-th address of a prefix, from 0; in the low 64 bits.
+func At(p netip.Prefix, n uint64) netip.Prefix {
+	return netip.PrefixFrom(offset(p.Masked().Addr(), n), p.Bits())
+}
+
+// Index is which address of a prefix a is; false where it is none, or beyond 2^64.
+func Index(p netip.Prefix, a netip.Addr) (uint64, bool) {
+	f := family{subnet: p.Masked()}
+	if !f.subnet.Contains(a) {
+		return 0, false
+	}
+	n := f.offset(a)
+	return n, n != ^uint64(0)
+}

@@ -12,6 +12,9 @@ type slots struct {
 	used        map[uint64]string    // number → owner
 	owned       map[string]uint64    // the inverse of used
 	resting     map[uint64]time.Time // number → when it was released; never also in used
+	high        uint64               // one more than the highest that was ever taken; 0: none was
+	quiet       uint64               // what is free below this rests since quietSince
+	quietSince  time.Time
 }
 
 func newSlots(first, last uint64) *slots {
@@ -27,8 +30,15 @@ func (s *slots) size() uint64 { return s.last - s.first + 1 }
 // next finds the first number at or after from, going round, that is neither
 // used nor resting. Rests that ended before cutoff are forgotten on the way.
 func (s *slots) next(from uint64, cutoff time.Time) (uint64, bool) {
-	if from < s.first || from > s.last {
-		from = s.first
+	first := s.first
+	if s.quietSince.After(cutoff) {
+		first = max(first, s.quiet)
+	}
+	if first > s.last {
+		return 0, false
+	}
+	if from < first || from > s.last {
+		from = first
 	}
 	// Every busy number is skipped at most once, so the walk is bounded by them,
 	// not by the size of an IPv6 subnet.
@@ -38,7 +48,7 @@ func (s *slots) next(from uint64, cutoff time.Time) (uint64, bool) {
 			return n, true
 		}
 		if n++; n > s.last {
-			n = s.first
+			n = first
 		}
 		if n == from {
 			break
@@ -73,7 +83,12 @@ func (s *slots) take(owner string, n uint64) {
 	delete(s.resting, n)
 	s.used[n] = owner
 	s.owned[owner] = n
+	s.high = max(s.high, n+1)
 }
+
+// hush puts to rest whatever is free below a number: what was given in a time that
+// nobody remembers.
+func (s *slots) hush(below uint64, now time.Time) { s.quiet, s.quietSince = below, now }
 
 // reserve takes a number that was given before; it may be outside first..last,
 // for what was allocated under an older configuration.
@@ -110,11 +125,12 @@ type ExhaustedError struct {
 	Advice  string        // what to do about it
 }
 
-// Error names the range, its size and the way out.
+// Error names the range, its size and the way out. It has no time in it: who tells
+// what changes would tell it each second.
 func (e *ExhaustedError) Error() string {
 	s := fmt.Sprintf("no %s left in %s: %d of %d in use", e.What, e.From, e.Used, e.Size)
 	if e.Resting > 0 {
-		s += fmt.Sprintf(", %d resting, the next is free in %s", e.Resting, e.Retry.Round(time.Second))
+		s += fmt.Sprintf(", %d resting until it is safe to give them again", e.Resting)
 	}
 	return s + "; " + e.Advice
 }

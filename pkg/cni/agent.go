@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	types100 "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/portolan-cni/portolan/pkg/alloc"
 )
@@ -16,46 +19,74 @@ import (
 // defaultNetwork is the name of the cluster's own pod network.
 const defaultNetwork = "default"
 
-// defaultInterface is what the runtime calls the default network's interface; ports
-// are prepared under that name before it has said so.
+// defaultInterface is what runtimes call the default network's interface; an
+// allocation is published under that name before the runtime has said so.
 const defaultInterface = "eth0"
 
 // Attachment is what a pod has been given on one network.
 type Attachment struct {
 	Pod       Pod
-	Network   string // "default"
+	Key       string // "default", or the definition: "namespace/nad[/index]"
+	Network   string // the logical network's name; "default"
 	IfName    string
-	MAC       string // lower case with colons
-	Addresses []netip.Prefix
-	Gateways  []netip.Addr
+	MTU       int // of the interface; 0: the kernel's default
+	Bandwidth Bandwidth
+	// Result is what was said of the interface by the last plugin; only in Status.
+	Result *types100.Result
+	Grant
 }
+
+// Definition is "default", or the attachment's definition.
+func (a Attachment) Definition() string { return definitionOf(a.Key) }
 
 // Publisher learns of allocations. Its methods must not block: the caller is in
 // the middle of an ADD. It writes the pod's annotation beside the path.
 type Publisher interface {
-	// Attached says that a pod has these addresses; also at Recover, and more than
-	// once for one pod.
-	Attached(a Attachment)
-	// Released says that the pod's addresses are free, its port gone.
-	Released(a Attachment)
+	// Attached says what a pod has been given, all of it; also at Recover, and more
+	// than once for one pod.
+	Attached(p Pod, all []Attachment)
+	// Released says that a pod has this left of what it had: nothing, when it is gone.
+	// What it has lost begins to rest when done is called: at once, or later, when no
+	// row names it any more.
+	Released(p Pod, left []Attachment, done func())
 }
 
 // Config is what an Agent needs. Pods, Ports, Links, Publisher and Pool are
 // required.
 type Config struct {
-	Pods      Pods
-	Ports     Ports
-	Links     Links
-	Concealer Concealer // nil on the kernel datapath
-	Publisher Publisher
-	Pool      *alloc.Pool
-	MTU       int           // of pod interfaces, in bytes; 0: the kernel's default
-	Timeout   time.Duration // of one call; 0: 60 s
-	Workers   int           // ports prepared at once; 0: 4
-	Log       *slog.Logger  // nil: slog.Default
+	Pods  Pods
+	Ports Ports
+	Links Links
+	// Connections forgets those of addresses that are about to be free. Nil: there
+	// is nothing that remembers any.
+	Connections Connections
+	Publisher   Publisher
+	Pool        *alloc.Pool    // of the default network
+	Networks    Networks       // the others; nil: there are none
+	Plugins     Plugins        // those of others; nil: none are run
+	Cluster     []netip.Prefix // what the default network's interface leads to when the default route is another's
+	Journal     Journal        // nil: only OVS records and annotations outlive the process
+	MTU         int            // of the default network's interfaces, in bytes; 0: the kernel's default
+	Timeout     time.Duration  // of one call; 0: 60 s
+	Workers     int            // pods prepared or forgotten at once; 0: 4
+	// Generation is that of the first port of an attachment: another one in each process,
+	// or a port could get the name of one that OVS is still letting go.
+	Generation int
+	Log        *slog.Logger // nil: slog.Default
 
+	// Written says why a port that OVN has installed is not the pod's: a row of somebody
+	// else's has its name. May be nil.
+	Written func(context.Context, Pod) error
 	// Ready says why no ADD can be served, nil when it can: STATUS. May be nil.
 	Ready func() error
+	// Status says what a pod has that was attached with all its networks in one call,
+	// the default one first: it becomes the pod's network-status. May be nil.
+	Status func(p Pod, all []Attachment)
+	// Tell says of a pod for what it waits, or why it is refused a network; "" that
+	// nothing is wrong any more. May be nil.
+	Tell func(p Pod, message string)
+	// Repaired hears of what was not as it should be and is now. May be nil.
+	Repaired func(Repair)
 	// Observe receives the time that each stage took. May be nil.
 	Observe func(command, stage string, d time.Duration)
 	// AtStage is called when a call enters a stage. Nil but in fault tests.
@@ -70,29 +101,99 @@ const defaultTimeout = 60 * time.Second
 // Agent owns the attachments of a node.
 type Agent struct {
 	config    Config
+	home      Network // the default one
 	log       *slog.Logger
 	recovered atomic.Bool
 
 	sandboxes *keyed // by container id; taken before pods
 	pods      *keyed // by pod UID
 
-	mu        sync.Mutex        // guards entries and owners, not what an entry holds
+	mu        sync.Mutex        // guards what follows, not what an entry holds
 	entries   map[string]*entry // by pod UID
 	owners    map[string]string // container id → pod UID
+	devices   map[string]string // host's end that an interface has, or that is being made or removed → pod UID
+	leaving   map[string]*int   // owner of addresses that begin to rest when a row is gone → which leaving
+	told      map[string]string // by pod UID, what Tell was told last
 	preparing *queue
-	concealed *names // devices that are gone, whose chains are still there
+	progress  *progress
+
+	comparing chan struct{}   // holds a token while nobody compares
+	doubts    map[string]bool // of the one that compares: what it found, and waits with
 }
 
 // entry is what the agent remembers of a pod. It is read and changed under the
 // pod's lock.
 type entry struct {
-	pod        Pod
-	port       Port // zero Name: there is none
-	generation int  // of the next port
-	addresses  []netip.Prefix
+	pod    Pod
+	ifaces []*iface // in the order in which they are attached
+	first  int      // generation of an interface's first port
+	gone   bool     // the pod is gone, but its sandbox is not yet
+}
+
+// iface is one interface of a pod.
+type iface struct {
+	wish       Wish
+	network    Network // Addresses is nil where the network is not known any more
+	port       Port    // its sandbox's; zero Name: there is none
+	generation int     // of the next port
+	grant      Grant
+	granted    bool
 	published  bool
-	retired    bool // a sandbox has been deleted: no port is prepared until the next ADD
-	gone       bool // the pod is gone, but its sandbox is not yet
+	// What plugins of others have begun for the sandbox that has the interface; nil: nothing.
+	chained *Delegation
+	leased  *Delegation // its addresses
+	// withdrawn is closed when no row names addresses any more that a plugin had given;
+	// nil: they are not withdrawn.
+	withdrawn chan struct{}
+}
+
+// sandbox that has the interface, or a part of it; "": none.
+func (i *iface) sandbox() string {
+	switch {
+	case i.port.Sandbox != "":
+		return i.port.Sandbox
+	case i.chained != nil:
+		return i.chained.Sandbox
+	case i.leased != nil:
+		return i.leased.Sandbox
+	}
+	return ""
+}
+
+// bare reports whether nothing of the interface is there.
+func (i *iface) bare() bool { return i.port.Name == "" && i.chained == nil && i.leased == nil }
+
+func (e *entry) iface(key string) *iface {
+	for _, i := range e.ifaces {
+		if i.wish.Key == key {
+			return i
+		}
+	}
+	return nil
+}
+
+// attached lists the interfaces that a sandbox has; of any sandbox for "".
+func (e *entry) attached(sandbox string) []*iface {
+	var out []*iface
+	for _, i := range e.ifaces {
+		if !i.bare() && (sandbox == "" || i.sandbox() == sandbox) {
+			out = append(out, i)
+		}
+	}
+	return out
+}
+
+// want is the interface of a wish, which is made when there is none.
+func (e *entry) want(w Wish, n Network) *iface {
+	i := e.iface(w.Key)
+	if i == nil {
+		i = &iface{generation: e.first}
+		e.ifaces = append(e.ifaces, i)
+	}
+	if i.bare() { // what is attached stays as it is
+		i.wish, i.network = w, n
+	}
+	return i
 }
 
 // New makes an Agent. Call Recover once the pods are known, then Run and Serve.
@@ -114,11 +215,20 @@ func New(c Config) (*Agent, error) {
 	if c.Log == nil {
 		c.Log = slog.Default()
 	}
-	return &Agent{
-		config: c, log: c.Log, sandboxes: newKeyed(), pods: newKeyed(),
-		entries: make(map[string]*entry), owners: make(map[string]string), preparing: newQueue(),
-		concealed: newNames(),
-	}, nil
+	if c.Networks == nil {
+		c.Networks = none{}
+	}
+	if c.Plugins == nil {
+		c.Plugins = noPlugins{}
+	}
+	a := &Agent{
+		config: c, log: c.Log, home: Network{Name: defaultNetwork, MTU: c.MTU, Addresses: PoolAddresses{Pool: c.Pool, Cluster: c.Cluster}}, sandboxes: newKeyed(), pods: newKeyed(),
+		entries: make(map[string]*entry), owners: make(map[string]string), preparing: newQueue(), progress: newProgress(),
+		devices: make(map[string]string), leaving: make(map[string]*int), told: make(map[string]string),
+		comparing: make(chan struct{}, 1),
+	}
+	a.comparing <- struct{}{}
+	return a, nil
 }
 
 // entryOf returns the pod's entry, which is made when there is none.
@@ -127,7 +237,7 @@ func (a *Agent) entryOf(p Pod) *entry {
 	defer a.mu.Unlock()
 	e := a.entries[p.UID]
 	if e == nil {
-		e = &entry{}
+		e = &entry{first: a.config.Generation}
 		a.entries[p.UID] = e
 	}
 	e.pod = p
@@ -153,101 +263,125 @@ func (a *Agent) ownerOf(sandbox string) (uid string, ok bool) {
 	return uid, ok
 }
 
-// setOwner moves the port of e from its sandbox to another; "" for none.
-func (a *Agent) setOwner(e *entry, sandbox string) {
+// setOwner gives the port of an interface of e to a sandbox; "" takes it away.
+func (a *Agent) setOwner(e *entry, i *iface, sandbox string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if e.port.Sandbox != "" {
-		delete(a.owners, e.port.Sandbox)
+	had := i.port.Sandbox
+	i.port.Sandbox = sandbox
+	if had != "" && len(e.attached(had)) == 0 {
+		delete(a.owners, had)
 	}
-	if e.port.Sandbox = sandbox; sandbox != "" {
+	if sandbox != "" {
 		a.owners[sandbox] = e.pod.UID
 	}
 }
 
-func (a *Agent) attachment(e *entry) Attachment {
-	at := Attachment{Pod: e.pod, Network: defaultNetwork, IfName: defaultInterface, Addresses: e.addresses}
-	if e.port.IfName != "" {
-		at.IfName = e.port.IfName
-	}
-	at.MAC = alloc.MACOf(e.addresses).String()
-	for _, p := range e.addresses {
-		at.Gateways = append(at.Gateways, alloc.Gateway(p))
+func (i *iface) attachment() Attachment {
+	at := Attachment{Pod: i.wish.Pod, Key: i.wish.Key, Network: i.network.Name, IfName: i.wish.IfName, Bandwidth: i.wish.Bandwidth, Grant: i.grant}
+	if i.port.IfName != "" {
+		at.IfName = i.port.IfName
 	}
 	return at
 }
 
-// device is the pair of e's port.
-func (a *Agent) device(e *entry) Device {
-	d := deviceOf(e.pod.UID, defaultInterface, e.port.Generation)
-	d.MAC, d.MTU = alloc.MACOf(e.addresses), a.config.MTU
-	d.Alias = "portolan " + e.pod.String()
+// granted lists what the pod has been given.
+func (e *entry) granted() []Attachment {
+	out := make([]Attachment, 0, len(e.ifaces))
+	for _, i := range e.ifaces {
+		if i.granted {
+			out = append(out, i.attachment())
+		}
+	}
+	return out
+}
+
+// device is the pair of the interface's port.
+func (i *iface) device() Device {
+	of := i.wish.Key
+	if of == defaultNetwork {
+		of = defaultInterface
+	}
+	d := deviceOf(i.wish.Pod.UID, of, i.port.Generation)
+	d.MAC, d.MTU = i.grant.MAC, i.network.MTU
+	d.Alias = "portolan " + i.wish.Pod.String()
+	if i.wish.Key != defaultNetwork {
+		d.Alias += " " + i.wish.Key
+	}
 	return d
 }
 
-// ensure gives the pod addresses, a veth pair and an OVS port, unless it has them.
-// What it made is undone when it fails; the addresses stay the pod's.
-func (a *Agent) ensure(ctx context.Context, t *trace, e *entry) error {
-	if e.port.Name != "" {
-		return nil
-	}
+// allocate gives the interfaces their addresses, unless they have them, and
+// publishes them together: from then on OVN makes its half of the ports.
+func (a *Agent) allocate(ctx context.Context, t *trace, e *entry, list ...*iface) error {
 	if err := t.enter(ctx, StageAllocate); err != nil {
 		return err
 	}
-	addresses, err := a.config.Pool.Allocate(e.pod.UID)
+	var errs []error
+	for _, i := range list {
+		if err := a.give(ctx, i); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	a.publish(e)
+	return errors.Join(errs...)
+}
+
+func (a *Agent) give(ctx context.Context, i *iface) error {
+	a.stays(i.wish.Owner())
+	w := i.wish
+	if i.leased != nil {
+		w.IPs = nil // the plugin was asked for them
+	}
+	grant, err := i.network.Addresses.Give(ctx, w)
 	if err != nil {
+		if i.wish.Key != defaultNetwork {
+			err = fmt.Errorf("network %s (%s): %w", i.network.Name, i.wish.Key, err)
+		}
 		return err
 	}
-	e.addresses = addresses
-	if !e.published {
-		a.config.Publisher.Attached(a.attachment(e))
-		e.published = true
+	if i.leased != nil {
+		grant = grant.lease(i.wish, i.leased.Result)
 	}
-	e.port = Port{Pod: e.pod, IfName: defaultInterface, Addresses: addresses, Generation: e.generation,
-		MAC: alloc.MACOf(addresses).String()}
-	d := a.device(e)
-	for a.concealed.has(d.Host) { // forgotten and bound again within a second
-		e.generation++
-		e.port.Generation = e.generation
-		d = a.device(e)
+	if i.published && slices.Equal(i.grant.Addresses, grant.Addresses) {
+		i.grant = grant // its routes may have changed
+		return nil
 	}
-	e.port.Name, t.port = d.Host, d.Host
-	if err := a.make(ctx, t, e.port, d); err != nil {
-		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTime)
-		defer cancel()
-		return errors.Join(err, a.discard(undo, nil, e))
+	if i.leased == nil && a.config.Journal != nil && len(grant.Addresses) > 0 { // before anybody is told
+		if err := a.config.Journal.Hold(i.wish.Pod, i.held(grant.Addresses)); err != nil {
+			return err
+		}
 	}
+	i.grant, i.granted, i.published, i.withdrawn = grant, true, false, nil
 	return nil
 }
 
-func (a *Agent) make(ctx context.Context, t *trace, p Port, d Device) error {
-	if err := t.enter(ctx, StageCreateVeth); err != nil {
-		return err
-	}
-	if err := a.config.Links.Create(d); err != nil {
-		return err
-	}
-	if a.config.Concealer != nil {
-		if err := t.enter(ctx, StageConceal); err != nil {
-			return err
-		}
-		if err := a.config.Concealer.Conceal(ctx, d.Host); err != nil {
-			return err
-		}
-	}
-	if err := t.enter(ctx, StageCreatePort); err != nil {
-		return err
-	}
-	return a.config.Ports.Ensure(ctx, p)
+func (i *iface) held(addresses []netip.Prefix) Holding {
+	return Holding{Key: i.wish.Key, Network: i.network.Name, Addresses: addresses}
 }
 
-// discard removes e's pair and port. The record goes last of what Recover looks
-// for; a chain left behind is swept at start. It stops at an error, so that a
-// record never outlives being needed, nor is lost before. The chain hides nothing
-// any more and its name does not come again, so it may wait for reveal: removing
-// one costs an nft and an RCU grace period, 15 ms. t may be nil.
-func (a *Agent) discard(ctx context.Context, t *trace, e *entry) error {
-	if e.port.Name == "" {
+// publish says what a pod that is not gone has been given, if that is news.
+func (a *Agent) publish(e *entry) {
+	news := false
+	for _, i := range e.ifaces {
+		news = news || i.granted && !i.published
+	}
+	if e.gone || !news {
+		return
+	}
+	all := e.granted()
+	a.progress.given(e.pod, all, a.recovered.Load())
+	a.config.Publisher.Attached(e.pod, all)
+	for _, i := range e.ifaces {
+		i.published = i.granted
+	}
+}
+
+// discard removes the pair and the port of an interface of e. The record goes last,
+// so that it is never lost before what it describes; discard stops at an error. t may
+// be nil.
+func (a *Agent) discard(ctx context.Context, t *trace, e *entry, i *iface) error {
+	if i.port.Name == "" {
 		return nil
 	}
 	enter := func(stage string) error {
@@ -259,20 +393,17 @@ func (a *Agent) discard(ctx context.Context, t *trace, e *entry) error {
 	if err := enter(StageRemoveVeth); err != nil {
 		return err
 	}
-	if err := a.config.Links.Delete(e.port.Name); err != nil {
+	if err := a.config.Links.Delete(i.port.Name); err != nil {
 		return err
 	}
 	if err := enter(StageRemovePort); err != nil {
 		return err
 	}
-	if err := a.config.Ports.Remove(ctx, e.port.Name); err != nil {
+	if err := a.config.Ports.Remove(ctx, i.port.Name); err != nil {
 		return err
 	}
-	name := e.port.Name
-	a.setOwner(e, "")
-	e.port, e.generation = Port{}, e.port.Generation+1
-	if a.config.Concealer != nil {
-		a.concealed.put(name)
-	}
+	a.setOwner(e, i, "")
+	a.letGo(i.port.Name)
+	i.port, i.generation = Port{}, i.port.Generation+1
 	return nil
 }

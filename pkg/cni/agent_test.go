@@ -15,6 +15,7 @@ import (
 
 	"github.com/portolan-cni/portolan/pkg/alloc"
 	"github.com/portolan-cni/portolan/pkg/cni"
+	"github.com/portolan-cni/portolan/pkg/cni/cnitest"
 	"github.com/portolan-cni/portolan/pkg/cni/wire"
 )
 
@@ -31,21 +32,41 @@ func TestAddDel(t *testing.T) {
 	if again := r.must(t, call(wire.Add, "one")); again != got {
 		t.Errorf("the second ADD says %s, the first %s", again, got)
 	}
-	r.state(t, `ports [shop/web/one] peers ["/run/netns/one"]`)
+	r.state(t, `ports [shop/web/one] pods ["/run/netns/one"]`)
 	r.must(t, call(wire.Check, "one"))
 	r.must(t, call(wire.Del, "one"))
 	r.must(t, call(wire.Del, "one"))
 	r.state(t, nothingLeft)
 	r.refused(t, call(wire.Check, "one"), wire.CodeInconsistent, "no port belongs to this sandbox")
-	if r.pool.Lookup("uid-web") == nil || r.publisher.Held("uid-web").MAC == "" {
+	if r.pool.Lookup("uid-web") == nil || r.publisher.Held("uid-web").MAC == nil {
 		t.Error("DEL freed the pod's address")
 	}
 	if err := r.Forget(t.Context(), "uid-web"); err != nil {
 		t.Fatal(err)
 	}
-	if r.pool.Lookup("uid-web") != nil || r.publisher.Held("uid-web").MAC != "" {
+	if r.pool.Lookup("uid-web") != nil || r.publisher.Held("uid-web").MAC != nil {
 		t.Error("the deleted pod keeps its address")
 	}
+}
+
+// TestAnotherRowsPortIsNotThePods has OVN install a port of the pod's name that is
+// not the pod's: ADD fails with the reason, leaves nothing, and succeeds once it is.
+func TestAnotherRowsPortIsNotThePods(t *testing.T) {
+	theirs := errors.New("held by somebody else")
+	r := newRig(t, func(c *cni.Config) {
+		c.Written = func(_ context.Context, p cni.Pod) error {
+			if p.UID != "uid-web" {
+				t.Errorf("asked for %s", p)
+			}
+			return theirs
+		}
+	})
+	r.pods.Set(web())
+	r.refused(t, call(wire.Add, "one"), wire.CodeFailed, "held by somebody else")
+	r.state(t, nothingLeft)
+	theirs = nil
+	r.must(t, call(wire.Add, "one"))
+	r.state(t, `ports [shop/web/one] pods ["/run/netns/one"]`)
 }
 
 func TestPrepared(t *testing.T) {
@@ -56,12 +77,16 @@ func TestPrepared(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	r.state(t, `ports [shop/web/] peers [""]`)
-	r.must(t, gcKeeping()) // prepared ports are nobody's leftovers
-	r.must(t, call(wire.Add, "one"))
-	r.state(t, `ports [shop/web/one] peers ["/run/netns/one"]`)
+	r.state(t, nothingLeft)
+	if a := r.publisher.Held("uid-web"); a.MAC.String() != "0a:58:0a:f4:01:03" {
+		t.Errorf("published as %+v: OVN cannot begin", a)
+	}
+	r.must(t, gcKeeping()) // what is prepared is nobody's leftover
+	if got := r.must(t, call(wire.Add, "one")); !strings.Contains(got, "10.244.1.3/24") {
+		t.Errorf("another address than the prepared: %s", got)
+	}
+	r.state(t, `ports [shop/web/one] pods ["/run/netns/one"]`)
 	r.must(t, call(wire.Del, "one"))
-	// A terminating pod is still bound: nothing is prepared for it again.
 	if err := r.Prepare(t.Context(), web()); err != nil {
 		t.Fatal(err)
 	}
@@ -72,25 +97,28 @@ func TestPreparedPodGoes(t *testing.T) {
 	r := newRig(t, nil)
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
-	released := make(chan cni.Attachment, 1)
-	r.config.Publisher = publisherFunc(func(a cni.Attachment) { released <- a })
+	released := make(chan cni.Pod, 1)
+	r.config.Publisher = publisherFunc(func(p cni.Pod) { released <- p })
 	r.start(t)
 	go r.Run(ctx)
 	if err := r.Prepare(ctx, web()); err != nil {
 		t.Fatal(err)
 	}
 	r.Gone(web())
-	if a := <-released; a.Pod.UID != "uid-web" || len(a.Addresses) != 1 {
-		t.Errorf("released %+v", a)
+	if p := <-released; p != web() {
+		t.Errorf("released %+v", p)
 	}
 	r.state(t, nothingLeft)
 }
 
 // publisherFunc passes on what is released.
-type publisherFunc func(cni.Attachment)
+type publisherFunc func(cni.Pod)
 
-func (publisherFunc) Attached(cni.Attachment)     {}
-func (f publisherFunc) Released(a cni.Attachment) { f(a) }
+func (publisherFunc) Attached(cni.Pod, []cni.Attachment) {}
+func (f publisherFunc) Released(p cni.Pod, _ []cni.Attachment, done func()) {
+	f(p)
+	done()
+}
 
 func TestSandboxRecreated(t *testing.T) {
 	r := newRig(t, nil)
@@ -100,9 +128,9 @@ func TestSandboxRecreated(t *testing.T) {
 	if !strings.Contains(first, "10.244.1.3/24") || !strings.Contains(second, "10.244.1.3/24") {
 		t.Errorf("the pod's address changed with its sandbox: %s, %s", first, second)
 	}
-	r.state(t, `ports [shop/web/new] peers ["/run/netns/new"]`)
+	r.state(t, `ports [shop/web/new] pods ["/run/netns/new"]`)
 	r.must(t, call(wire.Del, "old"))
-	r.state(t, `ports [shop/web/new] peers ["/run/netns/new"]`)
+	r.state(t, `ports [shop/web/new] pods ["/run/netns/new"]`)
 	r.must(t, call(wire.Del, "new"))
 	r.state(t, nothingLeft)
 }
@@ -114,7 +142,7 @@ func TestForceDeletedPodKeepsAddressUntilDel(t *testing.T) {
 	if err := r.Forget(t.Context(), "uid-web"); err != nil {
 		t.Fatal(err)
 	}
-	r.state(t, `ports [shop/web/one] peers ["/run/netns/one"]`)
+	r.state(t, `ports [shop/web/one] pods ["/run/netns/one"]`)
 	if r.pool.Lookup("uid-web") == nil {
 		t.Fatal("the address of a running sandbox is free")
 	}
@@ -126,7 +154,7 @@ func TestForceDeletedPodKeepsAddressUntilDel(t *testing.T) {
 }
 
 func TestRollback(t *testing.T) {
-	for _, stage := range []string{cni.StageMove, cni.StageConfigure, cni.StageAnnounce} {
+	for _, stage := range []string{cni.StageCreateVeth, cni.StageConfigure, cni.StageAnnounce} {
 		t.Run(stage, func(t *testing.T) {
 			r := newRig(t, nil)
 			r.pods.Set(web())
@@ -141,16 +169,17 @@ func TestRollback(t *testing.T) {
 	}
 }
 
-func TestTimeoutKeepsPreparedPort(t *testing.T) {
+func TestTimeoutLeavesOnlyTheAddress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, func(c *cni.Config) { c.Timeout = 5 * time.Second })
 		r.ports.Hold = true
 		r.pods.Set(web())
 		r.refused(t, call(wire.Add, "one"), wire.CodeTryAgain, "stage wait-installed after 5s", "no ovn-installed", "ovn-controller's log")
-		r.state(t, `ports [shop/web/] peers [""]`)
-		ports, _ := r.ports.List(t.Context())
-		r.ports.Install(ports[0].Name)
-		r.must(t, call(wire.Add, "two"))
+		r.state(t, nothingLeft)
+		r.ports.Hold = false
+		if got := r.must(t, call(wire.Add, "two")); !strings.Contains(got, "10.244.1.3/24") {
+			t.Errorf("the retry got another address: %s", got)
+		}
 	})
 }
 
@@ -178,7 +207,7 @@ func TestStaticPod(t *testing.T) {
 	c := call(wire.Add, "one")
 	c.Args = strings.Replace(c.Args, "uid-web", "5f0c", 1)
 	r.must(t, c)
-	if r.publisher.Held("uid-web").MAC == "" {
+	if r.publisher.Held("uid-web").MAC == nil {
 		t.Error("the address does not belong to the mirror pod's UID")
 	}
 }
@@ -224,23 +253,27 @@ func TestRecover(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := r.links.Create(cni.Device{Host: "p0123456789ab"}); err != nil {
+	if err := r.links.Create(cni.Pair{Device: cni.Device{Host: "p0123456789ab"}, Endpoint: cni.Endpoint{Netns: "/run/netns/orphan"}}); err != nil {
 		t.Fatal(err)
 	}
 	r.pods.Set(bound)
 	r.pool, _ = alloc.NewPool(alloc.PoolConfig{Subnets: r.pool.Subnets()})
 	r.config.Pool = r.pool
-	annotated := cni.Attachment{Pod: cni.Pod{Namespace: "shop", Name: "noted", UID: "uid-noted"}, Addresses: []netip.Prefix{netip.MustParsePrefix("10.244.1.77/24")}}
+	annotated := cni.Attachment{Pod: cni.Pod{Namespace: "shop", Name: "noted", UID: "uid-noted"}, Key: "default",
+		Grant: cni.Grant{Addresses: []netip.Prefix{netip.MustParsePrefix("10.244.1.77/24")}}}
 	r.pods.Set(annotated.Pod)
-	r.start(t, annotated)
-	r.state(t, `ports [shop/bound/ shop/web/one] peers ["" "/run/netns/one"]`)
+	noted := r.publisher.Held("uid-bound") // prepared, and its annotation written
+	r.publisher = &cnitest.Publisher{}
+	r.config.Publisher = r.publisher
+	r.start(t, annotated, noted)
+	r.state(t, `ports [shop/web/one] pods ["/run/netns/one"]`)
 	for uid, want := range map[string]string{
 		"uid-web": "[10.244.1.3/24]", "uid-gone": "[]", "uid-bound": "[10.244.1.5/24]", "uid-noted": "[10.244.1.77/24]",
 	} {
 		if got := fmt.Sprint(r.pool.Lookup(uid)); got != want {
 			t.Errorf("%s holds %s, want %s", uid, got, want)
 		}
-		if held := r.publisher.Held(uid); (want == "[]") != (held.MAC == "") && uid != "uid-gone" {
+		if held := r.publisher.Held(uid); (want == "[]") != (held.MAC == nil) {
 			t.Errorf("%s was published as %+v", uid, held)
 		}
 	}
@@ -259,7 +292,7 @@ func TestGC(t *testing.T) {
 		r.must(t, c)
 	}
 	r.must(t, gcKeeping("two"))
-	r.state(t, `ports [shop/web1/two] peers ["/run/netns/two"]`)
+	r.state(t, `ports [shop/web1/two] pods ["/run/netns/two"]`)
 	none := call(wire.GC, "")
 	none.Config = []byte(`{"cniVersion":"1.1.0"}`)
 	r.refused(t, none, wire.CodeConfig, "valid-attachments")

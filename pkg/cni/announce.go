@@ -10,11 +10,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// announce tells the link whose the addresses are now: a gratuitous ARP request
+// announce tells the links whose the addresses are now: a gratuitous ARP request
 // (RFC 5227 §3) or an unsolicited neighbour advertisement (RFC 4861 §7.2.6) each.
 // An address is used again after a minute's rest, and neighbours may remember its
 // last owner. It sends in the calling thread's network namespace.
-func announce(ifIndex int, mac net.HardwareAddr, addresses []netip.Prefix) error {
+func announce(list []Pair) error {
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("opening a packet socket: %w", err)
@@ -23,13 +23,24 @@ func announce(ifIndex int, mac net.HardwareAddr, addresses []netip.Prefix) error
 	// is closed. The pod need not.
 	defer func() { go unix.Close(fd) }()
 	var errs []error
-	for _, a := range addresses {
-		frame := arpAnnouncement(mac, a.Addr())
-		if a.Addr().Is6() {
-			frame = neighbourAdvertisement(mac, a.Addr())
+	for _, p := range list {
+		request, err := unix.NewIfreq(p.IfName)
+		if err == nil {
+			err = unix.IoctlIfreq(fd, unix.SIOCGIFINDEX, request)
 		}
-		if err := unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: ifIndex}); err != nil {
-			errs = append(errs, fmt.Errorf("announcing %s: %w", a.Addr(), err))
+		if err != nil {
+			errs = append(errs, fmt.Errorf("finding %s in %s: %w", p.IfName, p.Netns, err))
+			continue
+		}
+		to := &unix.SockaddrLinklayer{Ifindex: int(request.Uint32())}
+		for _, a := range p.Addresses {
+			frame := arpAnnouncement(p.MAC, a.Addr())
+			if a.Addr().Is6() {
+				frame = neighbourAdvertisement(p.MAC, a.Addr())
+			}
+			if err := unix.Sendto(fd, frame, 0, to); err != nil {
+				errs = append(errs, fmt.Errorf("announcing %s: %w", a.Addr(), err))
+			}
 		}
 	}
 	return errors.Join(errs...)

@@ -23,6 +23,7 @@ type Request struct {
 	IfName      string
 	Args        Args
 	Config      NetConf
+	live        bool // no call of a runtime's: made while the pod runs
 }
 
 // Args are the CNI_ARGS that a Kubernetes runtime sends; unknown ones are ignored.
@@ -33,6 +34,11 @@ type Args struct {
 	InfraID   string // K8S_POD_INFRA_CONTAINER_ID
 }
 
+// native reports whether the call is for every network of the pod (decision 35).
+func (r *Request) native() bool {
+	return r.Config.MultiNetwork == Native && r.Config.Definition == ""
+}
+
 // NetConf is what is read of the network configuration on stdin.
 type NetConf struct {
 	CNIVersion string `json:"cniVersion"`
@@ -41,6 +47,10 @@ type NetConf struct {
 	// MultiNetwork "native" asks for every network that the pod names; without it
 	// only this configuration's own network is attached (decision 35).
 	MultiNetwork string `json:"multiNetwork"`
+	// Definition "namespace/name" that this is the configuration of, and the Topology that
+	// it asks for; both empty: the default network's.
+	Definition string `json:"netAttachDefName"`
+	Topology   string `json:"topology"`
 	// ValidAttachments is what GC keeps. Nil: the key was absent, which is not the
 	// same as none being valid; runtimes write that as [] or as null.
 	ValidAttachments []ValidAttachment `json:"-"`
@@ -108,8 +118,11 @@ func ParseConfig(b []byte) (NetConf, error) {
 			c.ValidAttachments = []ValidAttachment{}
 		}
 	}
+	if err := c.checkDefinition(); err != nil {
+		return c, err
+	}
 	if c.CNIVersion == "" {
-		c.CNIVersion = "0.4.0" // the specification's default is 0.1.0, which nobody means
+		c.CNIVersion = DefaultVersion
 	}
 	if !wire.Supported(c.CNIVersion) {
 		return c, wire.Errorf(wire.CodeVersion, "CNI version %q is not supported: use one of %v", c.CNIVersion, wire.Versions())
@@ -120,6 +133,18 @@ func ParseConfig(b []byte) (NetConf, error) {
 		}
 	}
 	return c, nil
+}
+
+// checkDefinition refuses a configuration of a network that does not say whose it is.
+func (c NetConf) checkDefinition() error {
+	if c.Definition == "" && c.Topology == "" {
+		return nil
+	}
+	namespace, name, ok := strings.Cut(c.Definition, "/")
+	if !ok || namespace == "" || name == "" || strings.Contains(name, "/") || checkWord(namespace) != nil || checkWord(name) != nil {
+		return wire.Errorf(wire.CodeConfig, "netAttachDefName of network %q is %q: it must be the definition's own namespace/name", c.Name, c.Definition)
+	}
+	return nil
 }
 
 // ParseArgs reads CNI_ARGS: "K=V;K=V".

@@ -1,6 +1,7 @@
 package cni
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"net/netip"
@@ -111,11 +112,11 @@ func TestInstall(t *testing.T) {
 		t.Fatalf("%v %v", fi, err)
 	}
 	conf := filepath.Join(dir, "net.d", "10-portolan.conflist")
-	if err := WriteConflist(conf, ""); err != nil {
+	if err := WriteConflist(conf, "", Native); err != nil {
 		t.Fatal(err)
 	}
 	before, _ := os.Stat(conf)
-	if err := WriteConflist(conf, ""); err != nil {
+	if err := WriteConflist(conf, "", Native); err != nil {
 		t.Fatal(err)
 	}
 	if after, _ := os.Stat(conf); !os.SameFile(before, after) {
@@ -141,6 +142,95 @@ func TestInstall(t *testing.T) {
 	}
 }
 
+// TestModeIsByTheFilesOfTheRuntime: who comes first, and for whom our configuration is.
+func TestModeIsByTheFilesOfTheRuntime(t *testing.T) {
+	for _, c := range []struct {
+		others []string
+		multi  string // of our conflist; empty: there is none
+		want   string
+	}{
+		{nil, "", "none"},
+		{nil, Native, "native"},
+		{nil, Multus, Half},
+		{[]string{"00-multus.conf"}, Multus, "multus"},
+		{[]string{"00-multus.conf"}, Native, Twice},
+		{[]string{"00-multus.conf"}, "", "none"},
+		{[]string{"05-flannel.conflist"}, Native, "05-flannel.conflist comes first"},
+		{[]string{"20-flannel.conflist", "multus.d"}, Native, "native"},
+	} {
+		dir := t.TempDir()
+		for _, name := range c.others {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte("{}"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if c.multi != "" {
+			if err := WriteConflist(filepath.Join(dir, "10-portolan.conflist"), "", c.multi); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := Mode(dir, "10-portolan.conflist"); got != c.want {
+			t.Errorf("%v with ours for %q: %q, want %q", c.others, c.multi, got, c.want)
+		}
+	}
+	for multi, want := range map[string]bool{Native: true, Multus: false} {
+		conf, err := ParseConfig(pluginOf(t, Conflist("", multi)))
+		if r := (Request{Config: conf}); err != nil || r.native() != want {
+			t.Errorf("a call by the conflist of %s is native: %t, %v", multi, r.native(), err)
+		}
+		if has := bytes.Contains(Conflist("", multi), []byte("cniVersions")); has != want {
+			t.Errorf("the conflist of %s lists versions: %t", multi, has)
+		}
+	}
+}
+
+// pluginOf is what a runtime hands to the plugin of a list.
+func pluginOf(t *testing.T, list []byte) []byte {
+	t.Helper()
+	var l struct{ Plugins []map[string]any }
+	if err := json.Unmarshal(list, &l); err != nil {
+		t.Fatal(err)
+	}
+	l.Plugins[0]["cniVersion"], l.Plugins[0]["name"] = "1.0.0", "portolan"
+	b, err := json.Marshal(l.Plugins[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// TestNamesThatMultusFinds are links to the plugin; another's program stays.
+func TestNamesThatMultusFinds(t *testing.T) {
+	dir := t.TempDir()
+	names := []string{"portolan", BinaryName, "ovn-k8s-cni-overlay"}
+	for range 2 {
+		if err := InstallNames(dir, names); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if to, err := os.Readlink(filepath.Join(dir, "portolan")); err != nil || to != BinaryName {
+		t.Errorf("%q, %v", to, err)
+	}
+	for range 2 {
+		if err := RemoveNames(dir, names); err != nil {
+			t.Fatal(err)
+		}
+	}
+	other := filepath.Join(dir, "ovn-k8s-cni-overlay")
+	if err := os.WriteFile(other, []byte("another's"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := InstallNames(dir, names); err == nil || !strings.Contains(err.Error(), other+" is another program") {
+		t.Errorf("a program of that name: %v", err)
+	}
+	if err := RemoveNames(dir, names); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(other); err != nil || string(b) != "another's" {
+		t.Errorf("%q, %v", b, err)
+	}
+}
+
 func TestAnnouncements(t *testing.T) {
 	mac := []byte{0x0a, 0x58, 10, 0, 0, 3}
 	arp := arpAnnouncement(mac, netip.MustParseAddr("10.0.0.3"))
@@ -156,7 +246,7 @@ func TestAnnouncements(t *testing.T) {
 
 func TestDeviceNames(t *testing.T) {
 	d := deviceOf("8d1c", "eth0", 0)
-	if len(d.Host) > maxIfName || !isHost().MatchString(d.Host) || d.Host[1:] != d.Parked[1:] || d.Host == deviceOf("8d1c", "eth0", 1).Host {
+	if len(d.Host) > maxIfName || !isHost().MatchString(d.Host) || d.Host == deviceOf("8d1c", "eth0", 1).Host {
 		t.Errorf("%+v", d)
 	}
 }

@@ -3,17 +3,17 @@
 // wire), the pods that are bound to this node, and the OVS database's answers.
 // Output: veth pairs, OVS ports, and the allocation of each pod (Publisher).
 //
-//	informer ── Bound/Gone ──> Agent ── Prepare ──> Pool → veth, peer parked → OVS port → Publisher
-//	portolan-cni ── Call ──> Server ── ADD ──> [prepared] → claim → move, name, configure → ovn-installed → announce
+//	informer ── Bound/Gone ──> Agent ── Prepare ──> Pool → Publisher: OVN makes its half of the port
+//	portolan-cni ── Call ──> Server ── ADD ──> veth in place → OVS port ‖ configure → ovn-installed → announce
 //
-// Ports are prepared when a pod is bound to the node (decision 26): what takes
-// OVN 40 ms and more is done before the runtime asks, and ADD only moves the
-// parked peer into the sandbox.
+// A pod is prepared when it is bound to the node (decision 26, ADR 5): its address
+// and with it the logical port are there before the runtime asks. The pair is made
+// by ADD, with the pod's end in the sandbox from the start.
 //
 // The OVS interface record is the durable truth: it holds address, MAC, pod UID
-// and, from the claim on, the sandbox. It is written before anything that it
-// describes is moved, and removed after everything that it describes is gone, so
-// that a crash at any step leaves something that Recover, DEL or GC finds.
+// and sandbox. It is removed after everything that it describes is gone, and a pair
+// without one belongs to nobody, so that a crash at any step leaves something that
+// Recover, DEL or GC finds.
 //
 // Invariants: an address belongs to a pod UID, not to a sandbox (decision 17);
 // one call at a time works on a sandbox, and on a pod; what an ADD did is undone

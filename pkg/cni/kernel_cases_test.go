@@ -6,6 +6,7 @@ import (
 	"context"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -45,8 +46,8 @@ func TestKernelAdd(t *testing.T) {
 		{[]string{"ip", "route"}, []string{"default via 10.244.1.1 dev eth0"}},
 		{[]string{"ip", "-6", "route"}, []string{"default via fd00:1::1 dev eth0"}},
 		{[]string{"ip", "link", "show", "lo"}, []string{"UP"}},
-		{[]string{"sysctl", "net.ipv6.conf.eth0.accept_ra", "net.ipv6.conf.eth0.autoconf", "net.ipv4.conf.eth0.arp_notify"},
-			[]string{"accept_ra = 0", "autoconf = 0", "arp_notify = 1"}},
+		{[]string{"sysctl", "net.ipv6.conf.eth0.accept_ra", "net.ipv6.conf.eth0.autoconf", "net.ipv6.conf.eth0.accept_dad", "net.ipv4.conf.eth0.arp_notify"},
+			[]string{"accept_ra = 0", "autoconf = 0", "accept_dad = 0", "arp_notify = 1"}},
 		{[]string{"ethtool", "-k", "eth0"}, []string{"tx-checksumming: off"}},
 	} {
 		out := in(t, ns, c.args...)
@@ -114,7 +115,7 @@ func TestKernelSandboxRecreated(t *testing.T) {
 	}
 	s.succeed(kernelCall(wire.Del, "old", old))
 	s.succeed(kernelCall(wire.Check, "new", young))
-	if got := s.left(); got != "veths=1 ports=1 chains=1 owners [uid-web]" {
+	if got := s.left(); got != "veths=1 ports=1 owners [uid-web]" {
 		t.Error(got)
 	}
 	// The namespace goes before DEL: a node that was reset, or a runtime in a hurry.
@@ -161,9 +162,9 @@ func TestKernelAddDelOverlap(t *testing.T) {
 // the API server do next, and looks for anything left.
 func TestKernelKilled(t *testing.T) {
 	steps := map[string][]string{
-		"PREPARE": {cni.StageAllocate, cni.StageCreateVeth, cni.StageConceal, cni.StageCreatePort},
-		wire.Add: {cni.StageFindPod, cni.StageAllocate, cni.StageCreateVeth, cni.StageConceal, cni.StageCreatePort, cni.StageClaim,
-			cni.StageInstalled, cni.StageMove, cni.StageConfigure, cni.StageAnnounce, cni.StageAnswer},
+		"PREPARE": {cni.StageAllocate},
+		wire.Add: {cni.StageFindPod, cni.StageAllocate, cni.StageCreateVeth, cni.StageCreatePort, cni.StageConfigure,
+			cni.StageInstalled, cni.StageAnnounce, cni.StageAnswer},
 		wire.Del: {cni.StageWaitTurn, cni.StageRemoveVeth, cni.StageRemovePort, cni.StageAnswer},
 	}
 	for _, command := range []string{"PREPARE", wire.Add, wire.Del} {
@@ -191,7 +192,7 @@ func killed(t *testing.T, command, stage string) {
 	s.succeed(kernelCall(wire.Del, "k1", first)) // the runtime undoes what failed, and tries again
 	s.succeed(kernelCall(wire.Add, "k2", second))
 	s.succeed(kernelCall(wire.Check, "k2", second))
-	if got := s.left(); got != "veths=1 ports=1 chains=1 owners [uid-web]" {
+	if got := s.left(); got != "veths=1 ports=1 owners [uid-web]" {
 		t.Error(got)
 	}
 	s.succeed(kernelCall(wire.Del, "k2", second))
@@ -204,7 +205,7 @@ func killed(t *testing.T, command, stage string) {
 // TestKernelRestartSameSandbox: a runtime that repeats the ADD of the same sandbox
 // after a crash in the middle gets a whole interface.
 func TestKernelRestartSameSandbox(t *testing.T) {
-	for _, stage := range []string{cni.StageMove, cni.StageConfigure, cni.StageAnnounce, cni.StageAnswer} {
+	for _, stage := range []string{cni.StageCreatePort, cni.StageConfigure, cni.StageInstalled, cni.StageAnnounce, cni.StageAnswer} {
 		t.Run(stage, func(t *testing.T) {
 			s := testServer(t)
 			ns := sandbox(t, "same")
@@ -229,18 +230,25 @@ func TestKernelRollback(t *testing.T) {
 	ns := sandbox(t, "rollback")
 	in(t, ns, "ip", "link", "add", "eth0", "type", "veth", "peer", "name", "other") // the name is taken
 	reply, err := s.call(kernelCall(wire.Add, "rb", ns))
-	if err != nil || reply.Error == nil || !strings.Contains(reply.Error.Msg, "stage configure") {
+	if err != nil || reply.Error == nil || !strings.Contains(reply.Error.Msg, "stage create-veth") || !strings.Contains(reply.Error.Msg, "an interface eth0 already") {
 		t.Fatalf("%v %+v", err, reply)
 	}
-	if got := s.left(); got != "veths=0 ports=0 chains=0 owners [uid-web]" {
+	if got := s.left(); got != "veths=0 ports=0 owners [uid-web]" {
 		t.Error(got)
 	}
 	reply, err = s.call(kernelCall(wire.Add, "rb", "/run/netns/ptt-none"))
 	if err != nil || reply.Error == nil || reply.Error.Code != wire.CodeNetns {
 		t.Fatalf("%v %+v", err, reply)
 	}
-	if got := s.left(); got != "veths=1 ports=1 chains=1 owners [uid-web]" {
-		t.Errorf("the prepared port did not survive a namespace that is not there: %s", got)
+	gone := filepath.Join(t.TempDir(), "gone") // as a namespace that has been unmounted
+	if err := os.WriteFile(gone, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if reply, err = s.call(kernelCall(wire.Add, "rb", gone)); err != nil || reply.Error == nil || reply.Error.Code != wire.CodeNetns {
+		t.Fatalf("%v %+v", err, reply)
+	}
+	if got := s.left(); got != "veths=0 ports=0 owners [uid-web]" {
+		t.Error(got)
 	}
 	s.must("gone uid-web")
 	if got := s.left(); got != clean {
@@ -253,45 +261,35 @@ func TestKernelRecover(t *testing.T) {
 	s := testServer(t)
 	ns := sandbox(t, "recover")
 	s.succeed(kernelCall(wire.Add, "recover", ns))
-	out, err := exec.Command("sh", "-ec", `ip link add pffffffffffff type veth peer name qffffffffffff
-		nft add chain netdev portolan-veth hide-peeeeeeeeeeee`).CombinedOutput()
-	if err != nil {
+	if out, err := exec.Command("ip", "link", "add", "pffffffffffff", "type", "veth", "peer", "name", "other").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	if _, err := vsctl("add-port", bridge, "pdddddddddddd", "--", "set", "interface", "pdddddddddddd",
 		"external_ids:portolan/owner=attachment/uid-x/eth0", "external_ids:iface-id-ver=uid-x", "external_ids:ip_addresses=10.244.1.9/24"); err != nil {
 		t.Fatal(err)
 	}
+	// A pair of a record that names no sandbox.
+	if out, err := exec.Command("ip", "link", "add", "pdddddddddddd", "type", "veth", "peer", "name", "another").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
 	s = s.again("")
-	if got := s.left(); got != "veths=1 ports=1 chains=1 owners [uid-web]" {
+	if got := s.left(); got != "veths=1 ports=1 owners [uid-web]" {
 		t.Error(got)
 	}
 	s.succeed(kernelCall(wire.Check, "recover", ns))
 	s.succeed(kernelCall(wire.Del, "recover", ns))
 }
 
-// TestKernelAnnounce listens on the node's end while the pod's end comes up.
+// TestKernelAnnounce listens while the pod's end comes up.
 func TestKernelAnnounce(t *testing.T) {
 	s := testServer(t)
 	ns := sandbox(t, "announce")
-	s.must("bound shop/web")
-	name, err := vsctl("list-ports", bridge)
-	if err != nil {
-		t.Fatal(err)
-	}
-	link, err := netlink.LinkByName(name)
-	if err != nil {
-		t.Fatal(err)
-	}
 	const all = 0x0300 // ETH_P_ALL in network order
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, all)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer unix.Close(fd)
-	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: link.Attrs().Index}); err != nil {
-		t.Fatal(err)
-	}
 	_ = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 3})
 	s.succeed(kernelCall(wire.Add, "announce", ns))
 	var arp, na bool
@@ -309,7 +307,7 @@ func TestKernelAnnounce(t *testing.T) {
 }
 
 // TestKernelConcealed: a pod that speaks to the MAC of its veth's other end is not
-// answered by the node; without the chain it would be.
+// answered by the node; without the rule it would be.
 func TestKernelConcealed(t *testing.T) {
 	s := testServer(t)
 	ns := sandbox(t, "conceal")
@@ -335,11 +333,11 @@ func TestKernelConcealed(t *testing.T) {
 	if reaches(t, ns) {
 		t.Error("the node's kernel answers a pod through the veth")
 	}
-	if out, err := exec.Command("nft", "delete", "chain", "netdev", "portolan-veth", "hide-"+name).CombinedOutput(); err != nil {
+	if out, err := exec.Command("nft", "delete", "table", "inet", "portolan").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	if !reaches(t, ns) {
-		t.Error("the control failed: without the chain the node's kernel should answer")
+		t.Error("the control failed: without the rule the node's kernel should answer")
 	}
 	s.succeed(kernelCall(wire.Del, "conceal", ns))
 }
@@ -362,8 +360,7 @@ func refused(path string) bool {
 	return strings.Contains(string(out), "refused")
 }
 
-// TestKernelSlowOVN: an ADD that gives up waiting for OVN leaves a prepared port,
-// and an empty sandbox.
+// TestKernelSlowOVN: an ADD that gives up waiting for OVN leaves an empty sandbox.
 func TestKernelSlowOVN(t *testing.T) {
 	if _, err := vsctl("set", "interface", bridge, "external_ids:"+markOVN+"=true"); err != nil { // the stand-in rests
 		t.Fatal(err)
@@ -376,7 +373,7 @@ func TestKernelSlowOVN(t *testing.T) {
 		t.Fatal("an ADD was answered without ovn-installed")
 	}
 	s.succeed(kernelCall(wire.Del, "slow", ns)) // waits until the ADD is undone
-	if got := s.left(); got != "veths=1 ports=1 chains=1 owners [uid-web]" {
+	if got := s.left(); got != "veths=0 ports=0 owners [uid-web]" {
 		t.Error(got)
 	}
 	if out := in(t, ns, "ip", "-o", "link"); strings.Count(out, "\n") != 1 {

@@ -22,7 +22,7 @@ import (
 // plugin is the built binary behind libcni, as a runtime uses it.
 func plugin(t *testing.T, socket, version string) (*libcni.CNIConfig, *libcni.NetworkConfigList) {
 	t.Helper()
-	list := strings.Replace(string(cni.Conflist(socket)), `"cniVersion": "1.0.0"`, fmt.Sprintf(`"cniVersion": %q`, version), 1)
+	list := strings.Replace(string(cni.Conflist(socket, cni.Native)), `"cniVersion": "1.0.0"`, fmt.Sprintf(`"cniVersion": %q`, version), 1)
 	if version != "1.1.0" { // libcni takes the highest of cniVersions that it knows
 		list = strings.Replace(list, `"1.1.0"`, fmt.Sprintf("%q", version), 1)
 	}
@@ -92,7 +92,7 @@ func TestKernelStatusAndGC(t *testing.T) {
 	if err := c.GCNetworkList(t.Context(), list, keep); err != nil {
 		t.Error(err)
 	}
-	if got := s.left(); got != "veths=1 ports=1 chains=1 owners [uid-web]" {
+	if got := s.left(); got != "veths=1 ports=1 owners [uid-web]" {
 		t.Errorf("GC removed what it was told to keep: %s", got)
 	}
 	// The runtime's cache is gone too, so that only the plugin can know of it.
@@ -100,7 +100,7 @@ func TestKernelStatusAndGC(t *testing.T) {
 	if err := fresh.GCNetworkList(t.Context(), list, &libcni.GCArgs{}); err != nil { // sends null
 		t.Error(err)
 	}
-	if got := s.left(); got != "veths=0 ports=0 chains=0 owners [uid-web]" {
+	if got := s.left(); got != "veths=0 ports=0 owners [uid-web]" {
 		t.Error(got)
 	}
 	s.stop()
@@ -114,7 +114,7 @@ func TestKernelStatusAndGC(t *testing.T) {
 	}
 }
 
-// TestKernelExec measures what the runtime sees: the plugin executed, a port prepared.
+// TestKernelExec measures what the runtime sees: the plugin executed, the pod prepared.
 func TestKernelExec(t *testing.T) {
 	s := testServer(t)
 	c, list := plugin(t, s.config.Socket, "1.0.0")
@@ -122,7 +122,7 @@ func TestKernelExec(t *testing.T) {
 	for i := range 40 {
 		id := fmt.Sprintf("exec%d", i)
 		ns := sandbox(t, id)
-		s.prepare()
+		s.must("bound shop/web")
 		began := time.Now()
 		if _, err := c.AddNetworkList(t.Context(), list, runtimeConf(id, ns)); err != nil {
 			t.Fatal(err)

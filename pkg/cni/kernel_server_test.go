@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -16,13 +17,17 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/portolan-cni/portolan/pkg/alloc"
 	"github.com/portolan-cni/portolan/pkg/cni"
+	"github.com/portolan-cni/portolan/pkg/cni/delegate"
 	"github.com/portolan-cni/portolan/pkg/cni/wire"
+	"github.com/portolan-cni/portolan/pkg/host"
+	"github.com/portolan-cni/portolan/pkg/intent"
 )
 
 // serverConfig tells a server process what to be.
@@ -30,12 +35,15 @@ type serverConfig struct {
 	Socket  string
 	Subnets []netip.Prefix
 	Pods    []cni.Pod
-	KillAt  string // "ADD/move-peer": it kills itself there
+	KillAt  string // "ADD/configure": it kills itself there; "ADD/run-plugins/2": at the second time
+	Plugins string // the directory of plugins of others; "": none are run
+	Durable bool   // the server has a journal, and net2 and net3 are shared networks
 	Kernel  bool   // the kernel datapath's settings: nothing concealed, checksums offloaded
 }
 
 // serverMain is a server process. On stdin it reads commands: "bound NS/NAME",
-// "gone UID", "reveal", "owners"; each is answered by a line.
+// "gone UID", "select SELECTION", "unbind", "compare", "owners", "networks", "stages"; each
+// is answered by a line.
 func serverMain(config string) int {
 	var sc serverConfig
 	err := json.Unmarshal([]byte(config), &sc)
@@ -56,9 +64,19 @@ func serve(sc serverConfig) error {
 	if err != nil {
 		return err
 	}
-	links, err := cni.NewVeths(!sc.Kernel)
+	links, err := cni.NewVeths(!sc.Kernel, intent.AttachmentGroup)
 	if err != nil {
 		return err
+	}
+	if !sc.Kernel {
+		kernel, err := host.Open(filepath.Dir(sc.Socket))
+		if err != nil {
+			return err
+		}
+		defer kernel.Close()
+		if err := kernel.HideAttachments(ctx); err != nil {
+			return err
+		}
 	}
 	pool, err := alloc.NewPool(alloc.PoolConfig{Subnets: sc.Subnets})
 	if err != nil {
@@ -68,21 +86,14 @@ func serve(sc serverConfig) error {
 	for _, p := range sc.Pods {
 		pods.Set(p)
 	}
-	c := cni.Config{Pods: pods, Ports: ports, Links: links, Publisher: publisherFunc(func(cni.Attachment) {}), Pool: pool,
-		MTU: 1400, Timeout: 10 * time.Second, Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))}
+	c := cni.Config{Pods: pods, Ports: ports, Links: links, Publisher: publisherFunc(func(cni.Pod) {}), Pool: pool,
+		MTU: 1400, Generation: os.Getpid(), Timeout: 10 * time.Second, Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))}
+	networks, err := networksOf(ctx, &c, sc)
+	if err != nil {
+		return err
+	}
 	times := &stageTimes{times: make(map[string][]time.Duration)}
-	c.Observe = times.observe
-	c.AtStage = func(command, stage string) {
-		if sc.KillAt == command+"/"+stage {
-			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-			select {} // until it arrives
-		}
-	}
-	if !sc.Kernel {
-		if c.Concealer, err = cni.NewNFTables(); err != nil {
-			return err
-		}
-	}
+	listen(&c, sc, times)
 	agent, err := cni.New(c)
 	if err != nil {
 		return err
@@ -96,14 +107,76 @@ func serve(sc serverConfig) error {
 	}
 	go func() { _ = agent.Serve(ctx, l) }()
 	fmt.Println("ready")
-	obey(ctx, agent, pods, pool, times)
+	(&obeyer{agent, pods, pool, networks, times}).obey(ctx)
 	return nil
 }
 
-// stageTimes collects what Observe is told.
+// networksOf gives a server's configuration its networks, and what they need.
+func networksOf(ctx context.Context, c *cni.Config, sc serverConfig) (*fourNetworks, error) {
+	networks, err := newFourNetworks()
+	if err != nil {
+		return nil, err
+	}
+	c.Networks = networks
+	if sc.Durable {
+		dir := filepath.Dir(sc.Socket)
+		journal, err := cni.OpenJournal(filepath.Join(dir, "journal"), slog.Default())
+		if err != nil {
+			return nil, err
+		}
+		c.Journal = journal
+		networks.share(dir)
+	}
+	if sc.Plugins != "" {
+		c.Networks = mixedNetworks{networks}
+		plugins, err := delegate.Open(ctx, delegate.Config{BinDir: sc.Plugins, State: filepath.Join(filepath.Dir(sc.Socket), "plugins")})
+		if err != nil {
+			return nil, err
+		}
+		c.Plugins = plugins
+	}
+	return networks, nil
+}
+
+// listen has a server's ears, and its end where that is asked for.
+func listen(c *cni.Config, sc serverConfig, times *stageTimes) {
+	c.Observe = times.observe
+	var mu sync.Mutex // guards seen
+	seen := map[string]int{}
+	c.AtStage = func(command, stage string) {
+		at := command + "/" + stage
+		mu.Lock()
+		seen[at]++
+		times := seen[at]
+		mu.Unlock()
+		if sc.KillAt == at || sc.KillAt == fmt.Sprint(at, "/", times) {
+			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			select {} // until it arrives
+		}
+	}
+	c.Repaired = func(r cni.Repair) { times.repaired(r.What + " " + r.Pod.String()) }
+	c.Status = func(_ cni.Pod, all []cni.Attachment) {
+		var words []string
+		for _, a := range all {
+			words = append(words, statusWords(a))
+		}
+		times.status.Store(strings.Join(words, ", "))
+	}
+}
+
+// stageTimes collects what Observe and Status are told.
 type stageTimes struct {
-	mu    sync.Mutex // guards times
-	times map[string][]time.Duration
+	mu      sync.Mutex // guards repairs and times
+	repairs []string
+	times   map[string][]time.Duration
+
+	status atomic.Value // what Status was told last, in words
+}
+
+func (s *stageTimes) repaired(what string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.repairs = append(s.repairs, what)
 }
 
 func (s *stageTimes) observe(command, stage string, d time.Duration) {
@@ -123,7 +196,17 @@ func (s *stageTimes) String() string {
 	return strings.Join(out, " ")
 }
 
-func obey(ctx context.Context, agent *cni.Agent, pods *cni.PodStore, pool *alloc.Pool, times *stageTimes) {
+// obeyer does what the test says.
+type obeyer struct {
+	agent    *cni.Agent
+	pods     *cni.PodStore
+	pool     *alloc.Pool
+	networks *fourNetworks
+	times    *stageTimes
+}
+
+func (o *obeyer) obey(ctx context.Context) {
+	agent, pods, pool, times := o.agent, o.pods, o.pool, o.times
 	in := bufio.NewScanner(os.Stdin)
 	for in.Scan() {
 		verb, arg, _ := strings.Cut(in.Text(), " ")
@@ -137,10 +220,27 @@ func obey(ctx context.Context, agent *cni.Agent, pods *cni.PodStore, pool *alloc
 			}
 		case "gone":
 			err = agent.Forget(ctx, arg)
-		case "reveal":
-			agent.RevealNow(ctx)
+		case "select":
+			p := pods.List()[0]
+			p.Selection = arg
+			pods.Set(p)
+			err = agent.Prepare(ctx, p)
+		case "unbind":
+			pods.Delete("shop", "web", "uid-web")
+		case "compare": // what may be on its way is set right the second time
+			times.repairs = []string{}
+			if err = errors.Join(agent.Compare(ctx), agent.Compare(ctx)); err == nil {
+				fmt.Println("repaired", times.repairs)
+				continue
+			}
+		case "networks":
+			fmt.Println("networks", o.networks)
+			continue
 		case "owners":
 			fmt.Println("owners", pool.Owners())
+			continue
+		case "status":
+			fmt.Println(times.status.Load())
 			continue
 		case "stages":
 			fmt.Println(times)
@@ -218,19 +318,6 @@ func (s *server) must(command string) string {
 	return answer
 }
 
-// prepare prepares the pod's port and waits until it is installed.
-func (s *server) prepare() {
-	s.t.Helper()
-	s.must("bound shop/web")
-	name, err := vsctl("list-ports", bridge)
-	if err == nil {
-		_, err = vsctl("wait-until", "interface", name, "external_ids:ovn-installed=true")
-	}
-	if err != nil {
-		s.t.Fatal(err)
-	}
-}
-
 // call makes a CNI call over the socket, as the shim does.
 func (s *server) call(c *wire.Call) (*wire.Reply, error) {
 	ctx, cancel := context.WithTimeout(s.t.Context(), 20*time.Second)
@@ -250,10 +337,10 @@ func (s *server) succeed(c *wire.Call) string {
 	return string(reply.Result)
 }
 
-// left lists what is in OVS, kernel, nftables and pool that belongs to pods.
+// left lists what is in OVS, kernel and pool that belongs to pods.
 func (s *server) left() string {
 	s.t.Helper()
-	links, err := cni.NewVeths(false)
+	links, err := cni.NewVeths(false, intent.AttachmentGroup)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -266,13 +353,10 @@ func (s *server) left() string {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.must("reveal")
-	chains, _ := exec.Command("nft", "list", "chains", "netdev").CombinedOutput()
-	owners := s.must("owners")
-	return fmt.Sprintf("veths=%d ports=%d chains=%d %s", len(veths), len(strings.Fields(ports)), strings.Count(string(chains), "chain hide-"), owners)
+	return fmt.Sprintf("veths=%d ports=%d %s", len(veths), len(strings.Fields(ports)), s.must("owners"))
 }
 
-const clean = "veths=0 ports=0 chains=0 owners []"
+const clean = "veths=0 ports=0 owners []"
 
 // sandbox makes a network namespace that ends with the test.
 func sandbox(t *testing.T, name string) string {

@@ -12,62 +12,73 @@ import (
 
 // Device is the veth pair of one making of an attachment.
 type Device struct {
-	Host   string // the node's end: "p" and 12 hex digits
-	Parked string // the pod's end while it waits in the node: "q" and the same digits
-	MAC    net.HardwareAddr
-	MTU    int
-	Alias  string // shown by ip link: whose it is
+	Host  string // the node's end: "p" and 12 hex digits
+	MAC   net.HardwareAddr
+	MTU   int
+	Alias string // shown by ip link: whose it is
 }
 
-// deviceOf names the pair after pod UID, interface and generation. A pair that is
-// made anew gets new names, so that nothing which is still known under the old
-// ones (an open device in vswitchd, an nft chain) is taken for the new.
+// deviceOf names the node's end after pod UID, interface and generation. A pair
+// that is made anew gets a new name, so that a device which vswitchd still holds
+// open under the old one is not taken for the new.
 func deviceOf(uid, ifName string, generation int) Device {
 	sum := sha256.Sum256(fmt.Appendf(nil, "%s/%s/%d", uid, ifName, generation))
-	digits := hex.EncodeToString(sum[:6])
-	return Device{Host: "p" + digits, Parked: "q" + digits}
+	return Device{Host: "p" + hex.EncodeToString(sum[:6])}
 }
 
 // isHost recognises the node's ends by name, to find orphans; a function so that
 // nothing mutable is global.
 func isHost() *regexp.Regexp { return regexp.MustCompile(`^p[0-9a-f]{12}$`) }
 
-// Endpoint is where a peer goes, and what it is there.
+// Endpoint is the pod's end: where it is, and what it is there.
 type Endpoint struct {
 	Netns     string // path of the sandbox's network namespace
 	IfName    string
 	Addresses []netip.Prefix
 	Gateways  []netip.Addr
+	Routes    []Route
+	// Rank is how many interfaces of the pod are on the same network and come before: from
+	// 1 on, what has this one's addresses leaves by it, and nothing else does.
+	Rank int
 }
 
-// Links is the kernel's side of attachments. Veths implements it.
+// Pair is a veth pair with both its ends.
+type Pair struct {
+	Device
+	Endpoint
+}
+
+// Links is the kernel's side of attachments. Veths implements it. Several pairs in one
+// call are of one sandbox; the first error ends it.
 type Links interface {
-	// Create makes the pair: peer parked and down, host's end up. What is left of
-	// an earlier attempt under these names is replaced.
-	Create(d Device) error
-	// Parked reports whether the pair is there and its peer waits in the node.
-	Parked(d Device) (bool, error)
-	// Attach moves the parked peer into the endpoint, names, configures and
-	// announces it. It calls enter before each of the three; its error ends Attach.
-	Attach(d Device, e Endpoint, enter func(stage string) error) error
-	// Detach takes the peer back from the endpoint and parks it, without addresses.
-	Detach(d Device, e Endpoint) error
-	// Verify reports what an attached endpoint lacks, nil when nothing.
+	// Create makes pairs, the pod's end in its place and under its name from the
+	// start, and down; the host's end complete, and up. What is left of an earlier
+	// attempt is replaced.
+	Create(list ...Pair) error
+	// Configure gives the pods' ends what they need and brings them up.
+	Configure(list ...Pair) error
+	// Announce tells the links whose the addresses are now.
+	Announce(list ...Pair) error
+	// Route makes an interface that plugins of others made the sandbox's way out: it has a
+	// default route via each of the gateways, and no other interface has any.
+	Route(e Endpoint) error
+	// Verify reports what a configured pair lacks, nil when nothing.
 	Verify(d Device, e Endpoint) error
 	// Delete removes the pair by its host's end; nothing when it is gone. It returns
 	// when neither namespace has an end of it.
 	Delete(host string) error
+	// Lives reports whether a path is a network namespace's.
+	Lives(netns string) bool
 	// List returns the host's ends of all pairs of ours.
 	List() ([]string, error)
 }
 
-// Concealer hides host's ends from the kernel's own stack. On the userspace
-// datapath vswitchd reads devices through packet sockets, so the kernel sees
-// every packet too and would answer a pod that speaks to the veth's own MAC.
-type Concealer interface {
-	Conceal(ctx context.Context, device string) error
-	// Reveal removes what Conceal made for devices; nothing when it is gone.
-	Reveal(ctx context.Context, devices []string) error
-	// Sweep removes it for every device that is not in keep.
-	Sweep(ctx context.Context, keep []string) error
+// Connections is what connection tracking remembers of addresses. A connection
+// outlives the pod that it was of; it must not outlive the address's rest, or the
+// next owner gets what was meant for the last (decision 32).
+type Connections interface {
+	// Flush forgets every connection of the addresses.
+	Flush(ctx context.Context, addresses []netip.Addr) error
+	// Sweep forgets those of all addresses in subnets but the ones to keep.
+	Sweep(ctx context.Context, subnets []netip.Prefix, keep []netip.Addr) error
 }

@@ -12,6 +12,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/portolan-cni/portolan/pkg/host/dump"
 )
 
 // openNetns opens a sandbox's namespace. The runtime may name it under /var/run,
@@ -24,7 +26,21 @@ func openNetns(path string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errNetns, err)
 	}
+	// A namespace that is gone may leave its mount point, an empty file.
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(int(f.Fd()), &fs); err != nil || fs.Type != unix.NSFS_MAGIC {
+		return nil, errors.Join(fmt.Errorf("%w: %s is no namespace", errNetns, path), err, f.Close())
+	}
 	return f, nil
+}
+
+// Lives implements Links.
+func (v *Veths) Lives(netns string) bool {
+	f, err := openNetns(netns)
+	if err == nil {
+		err = f.Close()
+	}
+	return err == nil
 }
 
 // inside runs f on a thread that has entered the namespace, with a netlink handle
@@ -54,81 +70,57 @@ func (v *Veths) inside(ns *os.File, f func(h *netlink.Handle) error) error {
 	return <-done
 }
 
-// Attach implements Links.
-func (v *Veths) Attach(d Device, e Endpoint, enter func(string) error) error {
-	if err := enter(StageMove); err != nil {
-		return err
-	}
-	ns, err := openNetns(e.Netns)
-	if err != nil {
-		return err
-	}
-	defer ns.Close()
-	peer, err := find(v.handle, d.Parked)
-	if err != nil {
-		return err
-	}
-	if peer == nil {
-		return fmt.Errorf("the parked peer %s is gone", d.Parked)
-	}
-	if err := v.handle.LinkSetNsFd(peer, int(ns.Fd())); err != nil {
-		return fmt.Errorf("moving %s to %s: %w", d.Parked, e.Netns, err)
-	}
-	return v.inside(ns, func(h *netlink.Handle) error {
-		if err := enter(StageConfigure); err != nil {
-			return err
+// Configure implements Links.
+func (v *Veths) Configure(list ...Pair) error {
+	return v.within(list, func(h *netlink.Handle) error {
+		lo := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Name: "lo", Index: 1}} // lo is 1 in every namespace
+		if err := h.LinkSetUp(lo); err != nil {
+			return fmt.Errorf("bringing up lo: %w", err)
 		}
-		peer, err := h.LinkByName(d.Parked)
-		if err != nil {
-			return fmt.Errorf("finding %s in %s: %w", d.Parked, e.Netns, err)
-		}
-		if err := configure(h, peer, e); err != nil {
-			return err
-		}
-		if err := enter(StageAnnounce); err != nil {
-			return err
-		}
-		return announce(peer.Attrs().Index, peer.Attrs().HardwareAddr, e.Addresses)
-	})
-}
-
-// Detach implements Links.
-func (v *Veths) Detach(d Device, e Endpoint) error {
-	ns, err := openNetns(e.Netns)
-	if err != nil {
-		return err
-	}
-	defer ns.Close()
-	return v.inside(ns, func(h *netlink.Handle) error {
-		peer, err := find(h, d.Parked)
-		if err == nil && peer == nil {
-			peer, err = find(h, e.IfName)
-		}
-		if err != nil || peer == nil {
-			return err // nothing to take back: Parked tells
-		}
-		if err := h.LinkSetDown(peer); err != nil {
-			return fmt.Errorf("bringing down %s: %w", e.IfName, err)
-		}
-		if err := h.LinkSetName(peer, d.Parked); err != nil {
-			return fmt.Errorf("naming %s %s again: %w", e.IfName, d.Parked, err)
-		}
-		if err := h.LinkSetNsFd(peer, int(v.home.Fd())); err != nil {
-			return fmt.Errorf("taking %s back: %w", d.Parked, err)
+		for _, p := range list {
+			pod, err := h.LinkByName(p.IfName)
+			if err != nil {
+				return fmt.Errorf("finding %s in %s: %w", p.IfName, p.Netns, err)
+			}
+			if !v.checksum {
+				if err := txOff(p.IfName); err != nil {
+					return err
+				}
+			}
+			if err := configure(h, pod, p.Endpoint); err != nil {
+				return err
+			}
 		}
 		return nil
 	})
 }
 
-// configure names the peer, gives it addresses and routes, and brings it and lo up.
-func configure(h *netlink.Handle, peer netlink.Link, e Endpoint) error {
-	if err := h.LinkSetName(peer, e.IfName); err != nil {
-		return fmt.Errorf("naming the interface %s: %w", e.IfName, err)
+// Announce implements Links.
+func (v *Veths) Announce(list ...Pair) error {
+	return v.within(list, func(*netlink.Handle) error { return announce(list) })
+}
+
+// within runs f on a thread that has entered the pairs' sandbox, once for all.
+func (v *Veths) within(list []Pair, f func(h *netlink.Handle) error) error {
+	if len(list) == 0 {
+		return nil
 	}
+	ns, err := openNetns(list[0].Netns)
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	return v.inside(ns, f)
+}
+
+// configure gives a pod's end addresses and routes, and brings it up.
+func configure(h *netlink.Handle, pod netlink.Link, e Endpoint) error {
 	for _, s := range []struct{ family, key, value string }{
 		{"ipv6", "accept_ra", "0"}, // decision 31: its addresses are static
 		{"ipv6", "autoconf", "0"},
-		{"ipv4", "arp_notify", "1"}, // also when the link comes back later
+		{"ipv6", "accept_dad", "0"},    // nobody else has its MAC, so nobody its link-local address (decision 24)
+		{"ipv6", "addr_gen_mode", "0"}, // made of the MAC: OVN's port security knows no other
+		{"ipv4", "arp_notify", "1"},    // also when the link comes back later
 	} {
 		if err := sysctl(s.family, e.IfName, s.key, s.value); err != nil {
 			return err
@@ -141,24 +133,83 @@ func configure(h *netlink.Handle, peer netlink.Link, e Endpoint) error {
 		}
 	}
 	for _, a := range e.Addresses {
-		if err := h.AddrAdd(peer, addrOf(a)); err != nil {
+		addr := addrOf(a)
+		if e.Rank > 0 {
+			addr.Flags |= unix.IFA_F_NOPREFIXROUTE // the subnet is reached by the first interface on it
+		}
+		if err := h.AddrAdd(pod, addr); err != nil {
 			return fmt.Errorf("adding address %s: %w", a, err)
 		}
 	}
-	lo := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Name: "lo", Index: 1}} // lo is 1 in every namespace
-	if err := h.LinkSetUp(lo); err != nil {
-		return fmt.Errorf("bringing up lo: %w", err)
-	}
-	if err := h.LinkSetUp(peer); err != nil {
+	if err := h.LinkSetUp(pod); err != nil {
 		return fmt.Errorf("bringing up %s: %w", e.IfName, err)
 	}
 	for _, gw := range e.Gateways {
-		if err := h.RouteReplace(routeVia(gw, e.Addresses, peer.Attrs().Index)); err != nil {
+		if err := h.RouteReplace(routeVia(gw, e.Addresses, pod.Attrs().Index)); err != nil {
 			return fmt.Errorf("adding the default route via %s: %w", gw, err)
+		}
+	}
+	for _, r := range e.Routes {
+		route := &netlink.Route{LinkIndex: pod.Attrs().Index, Dst: ipNet(r.Destination.Masked()), Gw: r.Gateway.AsSlice(), Priority: r.Metric}
+		if !r.Gateway.IsValid() {
+			route.Scope = netlink.SCOPE_LINK
+		}
+		if r.Metric > 0 && r.Gateway.Is6() {
+			route.Priority += ip6Metric
+		}
+		if err := h.RouteReplace(route); err != nil {
+			return fmt.Errorf("adding the route to %s via %s: %w", r.Destination, r.Gateway, err)
+		}
+	}
+	if e.Rank > 0 {
+		return bySource(h, pod.Attrs().Index, e)
+	}
+	return nil
+}
+
+// sourceTables is the first of the routing tables for interfaces that share a network
+// with an earlier one; an interface's index is added.
+const sourceTables = 10_000
+
+// bySource makes what has an interface's addresses leave by it. Two interfaces on one
+// subnet have one route to it, the first's, and a port takes its own addresses only: an
+// answer from the second's address would leave by the first, and be dropped there.
+func bySource(h *netlink.Handle, index int, e Endpoint) error {
+	table := sourceTables + index
+	for _, a := range e.Addresses {
+		family := netlink.FAMILY_V4
+		if a.Addr().Is6() {
+			family = netlink.FAMILY_V6
+		}
+		route := &netlink.Route{LinkIndex: index, Table: table, Dst: ipNet(a.Masked()), Scope: netlink.SCOPE_LINK, Family: family}
+		if err := h.RouteReplace(route); err != nil {
+			return fmt.Errorf("adding the route to %s in table %d: %w", a.Masked(), table, err)
+		}
+		rule := netlink.NewRule()
+		rule.Family, rule.Table, rule.Priority = family, table, sourceTables
+		rule.Src = ipNet(netip.PrefixFrom(a.Addr(), a.Addr().BitLen()))
+		if err := h.RuleAdd(rule); err != nil && !errors.Is(err, unix.EEXIST) {
+			return fmt.Errorf("adding the rule for %s: %w", a.Addr(), err)
+		}
+	}
+	for _, r := range e.Routes {
+		route := &netlink.Route{LinkIndex: index, Table: table, Dst: ipNet(r.Destination.Masked()), Gw: r.Gateway.AsSlice()}
+		if err := h.RouteReplace(route); err != nil {
+			return fmt.Errorf("adding the route to %s in table %d: %w", r.Destination, table, err)
+		}
+	}
+	for _, gw := range e.Gateways {
+		route := routeVia(gw, e.Addresses, index)
+		route.Table = table
+		if err := h.RouteReplace(route); err != nil {
+			return fmt.Errorf("adding the default route via %s in table %d: %w", gw, table, err)
 		}
 	}
 	return nil
 }
+
+// ip6Metric is what the kernel gives an IPv6 route that names no metric.
+const ip6Metric = 1024
 
 func addrOf(a netip.Prefix) *netlink.Addr {
 	addr := &netlink.Addr{IPNet: ipNet(a)}
@@ -179,6 +230,39 @@ func routeVia(gw netip.Addr, addresses []netip.Prefix, index int) *netlink.Route
 		r.Flags = int(netlink.FLAG_ONLINK)
 	}
 	return r
+}
+
+// Route implements Links.
+func (v *Veths) Route(e Endpoint) error {
+	ns, err := openNetns(e.Netns)
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	return v.inside(ns, func(h *netlink.Handle) error {
+		link, err := h.LinkByName(e.IfName)
+		if err != nil {
+			return fmt.Errorf("finding %s in %s: %w", e.IfName, e.Netns, err)
+		}
+		routes, err := dump.Whole(func() ([]netlink.Route, error) { return h.RouteList(nil, netlink.FAMILY_ALL) })
+		if err != nil {
+			return err
+		}
+		for _, r := range routes {
+			if !isDefault(r.Dst) || r.Table != unix.RT_TABLE_MAIN || r.Gw == nil {
+				continue
+			}
+			if err := h.RouteDel(&r); err != nil {
+				return fmt.Errorf("removing the default route via %s: %w", r.Gw, err)
+			}
+		}
+		for _, gw := range e.Gateways {
+			if err := h.RouteReplace(routeVia(gw, []netip.Prefix{netip.PrefixFrom(gw, 0)}, link.Attrs().Index)); err != nil {
+				return fmt.Errorf("adding the default route via %s: %w", gw, err)
+			}
+		}
+		return nil
+	})
 }
 
 // Verify implements Links.
@@ -209,7 +293,7 @@ func verify(h *netlink.Handle, host netlink.Link, e Endpoint) error {
 	if pod.Attrs().Flags&net.FlagUp == 0 || host.Attrs().Flags&net.FlagUp == 0 {
 		return fmt.Errorf("%s or %s is down", e.IfName, host.Attrs().Name)
 	}
-	addrs, err := h.AddrList(pod, netlink.FAMILY_ALL)
+	addrs, err := dump.Whole(func() ([]netlink.Addr, error) { return h.AddrList(pod, netlink.FAMILY_ALL) })
 	if err != nil {
 		return err
 	}
@@ -219,13 +303,20 @@ func verify(h *netlink.Handle, host netlink.Link, e Endpoint) error {
 			missing = append(missing, fmt.Errorf("%s has no address %s", e.IfName, want))
 		}
 	}
-	routes, err := h.RouteList(pod, netlink.FAMILY_ALL)
+	routes, err := dump.Whole(func() ([]netlink.Route, error) { return h.RouteList(pod, netlink.FAMILY_ALL) })
 	if err != nil {
 		return err
 	}
 	for _, gw := range e.Gateways {
 		if !slices.ContainsFunc(routes, func(r netlink.Route) bool { return r.Gw.Equal(gw.AsSlice()) && isDefault(r.Dst) }) {
 			missing = append(missing, fmt.Errorf("%s has no default route via %s", e.IfName, gw))
+		}
+	}
+	for _, want := range e.Routes {
+		if !slices.ContainsFunc(routes, func(r netlink.Route) bool {
+			return r.Gw.Equal(want.Gateway.AsSlice()) && r.Dst.String() == want.Destination.Masked().String()
+		}) {
+			missing = append(missing, fmt.Errorf("%s has no route to %s via %s", e.IfName, want.Destination, want.Gateway))
 		}
 	}
 	return errors.Join(missing...)

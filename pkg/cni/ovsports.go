@@ -46,7 +46,7 @@ func DialPorts(ctx context.Context, endpoint, bridge string) (*OVSPorts, error) 
 		endpoint = DefaultOVS
 	}
 	db, err := model.NewClientDBModel("Open_vSwitch", map[string]model.Model{
-		vswitch.InterfaceTable: &vswitch.Interface{}, vswitch.PortTable: &vswitch.Port{},
+		vswitch.InterfaceTable: &ovsInterface{}, vswitch.PortTable: &ovsPort{},
 	})
 	if err != nil {
 		return nil, err
@@ -64,7 +64,7 @@ func DialPorts(ctx context.Context, endpoint, bridge string) (*OVSPorts, error) 
 		AddFunc:    func(_ string, m model.Model) { p.ring(m) },
 		UpdateFunc: func(_ string, _, m model.Model) { p.ring(m) },
 	})
-	i, port := &vswitch.Interface{}, &vswitch.Port{}
+	i, port := &ovsInterface{}, &ovsPort{}
 	if _, err := c.Monitor(ctx, c.NewMonitor(client.WithTable(i, &i.Name, &i.ExternalIDs, &i.Ofport, &i.Error),
 		client.WithTable(port, &port.Name))); err != nil {
 		c.Close()
@@ -85,31 +85,38 @@ func portUUID(name string) string {
 }
 
 // Ensure implements Ports.
-func (p *OVSPorts) Ensure(ctx context.Context, port Port) error {
-	if _, err := p.row(ctx, port.Name); err == nil {
-		return nil
-	}
-	ids, err := ovsdb.NewOvsMap(externalIDs(port))
-	if err != nil {
-		return err
-	}
+func (p *OVSPorts) Ensure(ctx context.Context, ports ...Port) error {
+	var ops []ovsdb.Operation
+	var uuids []string
 	// transient: ovs-ctl drops such ports when the machine boots, as their devices are gone.
 	other, err := ovsdb.NewOvsMap(map[string]string{"transient": "true"})
 	if err != nil {
 		return err
 	}
-	owner, err := ovsdb.NewOvsMap(map[string]string{keyOwner: owner(port)})
-	if err != nil {
-		return err
+	for _, port := range ports {
+		if _, err := p.row(ctx, port.Name); err == nil {
+			continue
+		}
+		ids, err := ovsdb.NewOvsMap(externalIDs(port))
+		if err != nil {
+			return err
+		}
+		owner, err := ovsdb.NewOvsMap(map[string]string{keyOwner: owner(port)})
+		if err != nil {
+			return err
+		}
+		iface := ovsdb.UUID{GoUUID: interfaceUUID(port.Name)}
+		uuids = append(uuids, portUUID(port.Name))
+		ops = append(ops,
+			ovsdb.Operation{Op: ovsdb.OperationInsert, Table: vswitch.InterfaceTable, UUID: iface.GoUUID,
+				Row: ovsdb.Row{"name": port.Name, "external_ids": ids}},
+			ovsdb.Operation{Op: ovsdb.OperationInsert, Table: vswitch.PortTable, UUID: portUUID(port.Name),
+				Row: ovsdb.Row{"name": port.Name, "interfaces": iface, "other_config": other, "external_ids": owner}})
 	}
-	iface := ovsdb.UUID{GoUUID: interfaceUUID(port.Name)}
-	return p.transact(ctx,
-		ovsdb.Operation{Op: ovsdb.OperationInsert, Table: vswitch.InterfaceTable, UUID: iface.GoUUID,
-			Row: ovsdb.Row{"name": port.Name, "external_ids": ids}},
-		ovsdb.Operation{Op: ovsdb.OperationInsert, Table: vswitch.PortTable, UUID: portUUID(port.Name),
-			Row: ovsdb.Row{"name": port.Name, "interfaces": iface, "other_config": other, "external_ids": owner}},
-		p.bridgePorts(ovsdb.MutateOperationInsert, portUUID(port.Name)),
-	)
+	if len(ops) == 0 {
+		return nil
+	}
+	return p.transact(ctx, append(ops, p.bridgePorts(ovsdb.MutateOperationInsert, uuids...))...)
 }
 
 // bridgePorts puts ports into the bridge's set, or takes them out; then the
@@ -126,22 +133,12 @@ func (p *OVSPorts) bridgePorts(how ovsdb.Mutator, uuids ...string) ovsdb.Operati
 	}
 }
 
-// Claim implements Ports. It changes single keys: the column is shared with ovn-controller.
-func (p *OVSPorts) Claim(ctx context.Context, name, sandbox, ifName string) error {
-	mutations := []ovsdb.Mutation{*ovsdb.NewMutation("external_ids", ovsdb.MutateOperationDelete,
-		ovsdb.OvsSet{GoSet: []any{keySandbox, keyPodIfName}})}
-	add := map[string]string{keyPodIfName: ifName}
-	if sandbox != "" {
-		add[keySandbox] = sandbox
-	}
-	m, err := ovsdb.NewOvsMap(add)
-	if err != nil {
-		return err
-	}
-	mutations = append(mutations, *ovsdb.NewMutation("external_ids", ovsdb.MutateOperationInsert, m))
+// Finish implements Ports.
+func (p *OVSPorts) Finish(ctx context.Context, name string) error {
 	return p.transact(ctx, ovsdb.Operation{
-		Op: ovsdb.OperationMutate, Table: vswitch.InterfaceTable, Mutations: mutations,
-		Where: []ovsdb.Condition{ovsdb.NewCondition("name", ovsdb.ConditionEqual, name)},
+		Op: ovsdb.OperationMutate, Table: vswitch.InterfaceTable,
+		Where:     []ovsdb.Condition{ovsdb.NewCondition("name", ovsdb.ConditionEqual, name)},
+		Mutations: []ovsdb.Mutation{*ovsdb.NewMutation("external_ids", ovsdb.MutateOperationDelete, ovsdb.OvsSet{GoSet: []any{keyUnfinished}})},
 	})
 }
 
@@ -149,7 +146,7 @@ func (p *OVSPorts) Claim(ctx context.Context, name, sandbox, ifName string) erro
 func (p *OVSPorts) Remove(ctx context.Context, name string) error {
 	uuids := []string{portUUID(name)}
 	// A port of ours under another UUID: of another release, or restored by hand.
-	port := &vswitch.Port{Name: name}
+	port := &ovsPort{Name: name}
 	if err := p.client.Get(ctx, port); err == nil && port.UUID != uuids[0] {
 		uuids = append(uuids, port.UUID)
 	}
@@ -184,8 +181,8 @@ func (p *OVSPorts) transact(ctx context.Context, ops ...ovsdb.Operation) error {
 
 // List implements Ports.
 func (p *OVSPorts) List(ctx context.Context) ([]Port, error) {
-	var all []vswitch.Interface
-	err := p.client.WhereCache(func(i *vswitch.Interface) bool {
+	var all []ovsInterface
+	err := p.client.WhereCache(func(i *ovsInterface) bool {
 		return strings.HasPrefix(i.ExternalIDs[keyOwner], ownerPrefix)
 	}).List(ctx, &all)
 	if err != nil {
@@ -199,8 +196,8 @@ func (p *OVSPorts) List(ctx context.Context) ([]Port, error) {
 	return out, nil
 }
 
-func (p *OVSPorts) row(ctx context.Context, name string) (*vswitch.Interface, error) {
-	i := &vswitch.Interface{Name: name}
+func (p *OVSPorts) row(ctx context.Context, name string) (*ovsInterface, error) {
+	i := &ovsInterface{Name: name}
 	return i, p.client.Get(ctx, i)
 }
 
@@ -214,6 +211,9 @@ func (p *OVSPorts) State(ctx context.Context, name string) (PortState, error) {
 		return PortState{}, fmt.Errorf("OVS database: %w", err)
 	}
 	s := PortState{Exists: true, Installed: i.ExternalIDs[keyInstalled] == "true", Sandbox: i.ExternalIDs[keySandbox]}
+	if ms, err := strconv.ParseInt(i.ExternalIDs[keySince], 10, 64); err == nil && s.Installed {
+		s.Since = time.UnixMilli(ms)
+	}
 	if i.Ofport != nil {
 		s.OFPort = *i.Ofport
 	}
@@ -278,7 +278,7 @@ func (p *OVSPorts) leave(name string, bell chan struct{}) {
 
 // ring wakes whoever waits for this interface; the waiter reads the row itself.
 func (p *OVSPorts) ring(m model.Model) {
-	i, ok := m.(*vswitch.Interface)
+	i, ok := m.(*ovsInterface)
 	if !ok {
 		return
 	}
@@ -300,21 +300,30 @@ func externalIDs(p Port) map[string]string {
 		addresses[i] = a.String()
 	}
 	m := map[string]string{
-		keyIfaceID: p.Pod.LogicalPort(), keyIfaceVer: p.Pod.UID, keyMAC: p.MAC,
+		keyIfaceID: p.LogicalPort(), keyIfaceVer: p.Pod.UID, keyMAC: p.MAC,
 		keyAddresses: strings.Join(addresses, " "), keyPodIfName: p.IfName,
-		keyNetwork: defaultNetwork, keyNAD: defaultNetwork,
+		keyNetwork: p.Network, keyNAD: p.Key,
 		keyOwner: owner(p), keyGeneration: strconv.Itoa(p.Generation),
 	}
-	if p.Sandbox != "" {
-		m[keySandbox] = p.Sandbox
+	for key, value := range map[string]string{keySandbox: p.Sandbox, keyNetns: p.Netns} {
+		if value != "" {
+			m[key] = value
+		}
+	}
+	for key, set := range map[string]bool{keyNative: p.Native, keyUnfinished: p.Unfinished} {
+		if set {
+			m[key] = "true"
+		}
 	}
 	return m
 }
 
 // portOf reads a record; parts that cannot be read stay zero, and Recover sees that.
-func portOf(i *vswitch.Interface) Port {
+func portOf(i *ovsInterface) Port {
 	ids := i.ExternalIDs
-	p := Port{Name: i.Name, IfName: ids[keyPodIfName], Sandbox: ids[keySandbox], MAC: ids[keyMAC]}
+	p := Port{Name: i.Name, IfName: ids[keyPodIfName], Sandbox: ids[keySandbox], MAC: ids[keyMAC],
+		Key: ids[keyNAD], Network: ids[keyNetwork], Netns: ids[keyNetns],
+		Native: ids[keyNative] == "true", Unfinished: ids[keyUnfinished] == "true"}
 	p.Pod.Namespace, p.Pod.Name, _ = splitLogicalPort(ids[keyIfaceID])
 	p.Pod.UID = ids[keyIfaceVer]
 	p.Generation, _ = strconv.Atoi(ids[keyGeneration])

@@ -3,6 +3,8 @@ package cni
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 )
 
@@ -14,6 +16,10 @@ type Pod struct {
 	// Mirror is the annotation kubernetes.io/config.mirror of a static pod's mirror:
 	// the kubelet's hash, which the runtime passes as K8S_POD_UID. "" for others.
 	Mirror string
+	// Selection is the annotation k8s.v1.cni.cncf.io/networks as it stands.
+	Selection string
+	// Instead is the annotation v1.multus-cni.io/default-network as it stands.
+	Instead string
 }
 
 // String is namespace/name.
@@ -29,6 +35,8 @@ type Pods interface {
 	// Wait returns the pod of that name once it is known under that UID (decision
 	// 28). Its error says what is known instead, and wraps the context's cause.
 	Wait(ctx context.Context, namespace, name, uid string) (Pod, error)
+	// List returns all that are known.
+	List() []Pod
 }
 
 // PodStore holds the pods of this node as the informer delivers them.
@@ -64,7 +72,15 @@ func (s *PodStore) Delete(namespace, name, uid string) {
 	}
 }
 
-// List returns the pods in no order.
+// Has reports whether a pod, "namespace/name", is known under that UID.
+func (s *PodStore) Has(pod, uid string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return uid != "" && s.pods[pod].UID == uid
+}
+
+// List returns the pods by namespace and name, so that what is done for each is done
+// in one order whenever it is done.
 func (s *PodStore) List() []Pod {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -72,6 +88,7 @@ func (s *PodStore) List() []Pod {
 	for _, p := range s.pods {
 		out = append(out, p)
 	}
+	slices.SortFunc(out, func(a, b Pod) int { return strings.Compare(a.String(), b.String()) })
 	return out
 }
 

@@ -4,14 +4,22 @@ import (
 	"context"
 	"net/netip"
 	"strings"
+	"time"
+
+	"github.com/portolan-cni/portolan/pkg/rows"
 )
 
 // Port is the durable record of one attachment: an OVS port and its interface.
 type Port struct {
 	Name       string // of the host's end of the veth, and of port and interface
-	Pod        Pod    // Mirror is not recorded
+	Pod        Pod    // only namespace, name and UID are recorded
+	Key        string // of the attachment: "default", or "namespace/nad[/index]"
+	Network    string // the logical network's name; "default"
 	IfName     string // in the pod; "eth0"
-	Sandbox    string // container id that owns it; "" while prepared
+	Sandbox    string // container id that owns it
+	Netns      string // path of the sandbox's network namespace; "": recorded by an earlier release
+	Native     bool   // made by a call for every network of the pod: more may come, and go, while it runs
+	Unfinished bool   // made while the pod runs, and not known to be whole yet
 	MAC        string
 	Addresses  []netip.Prefix
 	Generation int // which making of this attachment it is, from 0
@@ -24,14 +32,16 @@ type PortState struct {
 	OFPort    int    // 0: not given yet; -1: failed
 	Error     string // why vswitchd cannot open the device
 	Sandbox   string
+	Since     time.Time // of Installed, as ovn-controller says it; zero: it does not
 }
 
 // Ports is the OVS side of attachments. OVSPorts implements it.
 type Ports interface {
-	// Ensure makes port and interface, in one transaction; nothing when they exist.
-	Ensure(ctx context.Context, p Port) error
-	// Claim records the sandbox that owns the port; "" makes it a prepared one again.
-	Claim(ctx context.Context, name, sandbox, ifName string) error
+	// Ensure makes ports and interfaces, all in one transaction; nothing for those that
+	// exist.
+	Ensure(ctx context.Context, ports ...Port) error
+	// Finish notes that an unfinished port is whole.
+	Finish(ctx context.Context, name string) error
 	// Remove deletes port and interface; nothing when they are gone.
 	Remove(ctx context.Context, name string) error
 	// List returns every attachment's port, by name.
@@ -56,15 +66,34 @@ const (
 	keyNAD        = "k8s.ovn.org/nad"
 	keyOwner      = "portolan/owner"
 	keyGeneration = "portolan/generation"
+	keyNetns      = "portolan/netns"
+	keyNative     = "portolan/native"
+	keyUnfinished = "portolan/unfinished"
 	keyInstalled  = "ovn-installed"
+	keySince      = "ovn-installed-ts" // milliseconds since 1970
 )
 
 // ownerPrefix begins portolan/owner of every attachment's port (decision 19).
 const ownerPrefix = "attachment/"
 
-// LogicalPort is the name of the pod's logical switch port: iface-id.
-func (p Pod) LogicalPort() string { return p.Namespace + "_" + p.Name }
+// LogicalPort is the name of the pod's logical switch port on the default network.
+func (p Pod) LogicalPort() string { return rows.PodPort(p.Namespace, p.Name) }
 
+// LogicalPort is the name of the port's logical switch port: iface-id.
+func (p Port) LogicalPort() string {
+	if p.Key == defaultNetwork {
+		return p.Pod.LogicalPort()
+	}
+	return strings.NewReplacer("-", ".", "/", ".").Replace(p.Key) + "_" + p.Pod.LogicalPort()
+}
+
+// splitLogicalPort finds the pod in a port's name: none of its parts has a "_" but
+// what comes before them.
 func splitLogicalPort(s string) (namespace, name string, ok bool) {
-	return strings.Cut(s, "_") // neither part has one
+	last := strings.LastIndexByte(s, '_')
+	if last < 0 {
+		return "", "", false
+	}
+	name, s = s[last+1:], s[:last]
+	return s[strings.LastIndexByte(s, '_')+1:], name, true
 }

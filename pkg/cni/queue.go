@@ -75,7 +75,7 @@ func (q *queue) take() (job, bool) {
 	return j, true
 }
 
-// Bound says that a pod is bound to this node: its port is prepared soon. It does
+// Bound says that a pod is bound to this node: it is prepared soon. It does
 // not block, and may be called again for the same pod.
 func (a *Agent) Bound(p Pod) { a.preparing.put(job{pod: p, pause: firstRetry}) }
 
@@ -83,15 +83,11 @@ func (a *Agent) Bound(p Pod) { a.preparing.put(job{pod: p, pause: firstRetry}) }
 // block.
 func (a *Agent) Gone(p Pod) { a.preparing.put(job{pod: p, gone: true, pause: firstRetry}) }
 
-// Run prepares and forgets what Bound and Gone have said, and clears up what no
-// call waits for, until the context ends.
+// Run prepares and forgets what Bound and Gone have said, until the context ends.
 func (a *Agent) Run(ctx context.Context) {
 	var workers sync.WaitGroup
 	for range a.config.Workers {
 		workers.Go(func() { a.work(ctx) })
-	}
-	if a.config.Concealer != nil {
-		workers.Go(func() { a.revealing(ctx) })
 	}
 	workers.Wait()
 }
@@ -103,14 +99,19 @@ func (a *Agent) work(ctx context.Context) {
 			return
 		case <-a.preparing.arrived:
 		}
-		for ctx.Err() == nil {
-			j, ok := a.preparing.take()
-			if !ok {
-				break
-			}
-			a.do(ctx, j)
+		for ctx.Err() == nil && a.Turn(ctx) {
 		}
 	}
+}
+
+// Turn does one thing of what Bound and Gone have said, and reports whether there
+// was any: Run, for a caller that decides itself when things happen.
+func (a *Agent) Turn(ctx context.Context) bool {
+	j, ok := a.preparing.take()
+	if ok {
+		a.do(ctx, j)
+	}
+	return ok
 }
 
 func (a *Agent) do(ctx context.Context, j job) {
@@ -125,7 +126,7 @@ func (a *Agent) do(ctx context.Context, j job) {
 	if err == nil || ctx.Err() != nil {
 		return
 	}
-	a.log.Warn("a pod's port could not be prepared or removed, trying again", "pod", j.pod.String(), "gone", j.gone,
+	a.log.Warn("a pod could not be prepared or forgotten, trying again", "pod", j.pod.String(), "gone", j.gone,
 		"after", j.pause, "err", err)
 	next := j
 	next.pause = min(2*j.pause, lastRetry)

@@ -3,6 +3,10 @@ package cni
 import (
 	"encoding/json"
 	"net/netip"
+	"strings"
+
+	"github.com/containernetworking/cni/pkg/types"
+	types100 "github.com/containernetworking/cni/pkg/types/100"
 )
 
 // Result is what a successful ADD says; it is rendered in the version asked for.
@@ -11,6 +15,7 @@ type Result struct {
 	Pod       ResultInterface
 	Addresses []netip.Prefix
 	Gateways  []netip.Addr
+	Routes    []Route
 }
 
 // ResultInterface is one end of the pair.
@@ -30,11 +35,15 @@ type resultIP struct {
 
 type resultRoute struct {
 	Dst netip.Prefix `json:"dst"`
-	GW  netip.Addr   `json:"gw"`
+	GW  netip.Addr   `json:"gw,omitzero"`
 }
 
 // podInterface is the index of the pod's end in the list of interfaces.
 const podInterface = 1
+
+// DefaultVersion is of a configuration that names none: the specification's is 0.1.0,
+// which nobody means.
+const DefaultVersion = "0.4.0"
 
 // Encode renders the result as JSON of a CNI version (specification, section 5).
 func (r *Result) Encode(version string) ([]byte, error) {
@@ -45,12 +54,15 @@ func (r *Result) Encode(version string) ([]byte, error) {
 		Routes     []resultRoute     `json:"routes,omitempty"`
 		DNS        struct{}          `json:"dns"`
 	}{CNIVersion: version, Interfaces: []ResultInterface{r.Host, r.Pod}}
+	if version == "" {
+		out.CNIVersion = DefaultVersion
+	}
 	if version != "1.1.0" {
 		out.Interfaces[0].MTU, out.Interfaces[1].MTU = 0, 0
 	}
 	for _, a := range r.Addresses {
 		ip := resultIP{Address: a, Interface: podInterface}
-		if version == "0.4.0" {
+		if strings.HasPrefix(out.CNIVersion, "0.") {
 			ip.Version = "6"
 			if a.Addr().Is4() {
 				ip.Version = "4"
@@ -64,7 +76,22 @@ func (r *Result) Encode(version string) ([]byte, error) {
 	for _, gw := range r.Gateways {
 		out.Routes = append(out.Routes, resultRoute{Dst: defaultRoute(gw), GW: gw})
 	}
+	for _, route := range r.Routes {
+		out.Routes = append(out.Routes, resultRoute{Dst: route.Destination, GW: route.Gateway})
+	}
 	return json.Marshal(out)
+}
+
+// types is the result as the field's library has it.
+func (r *Result) types() *types100.Result {
+	text, err := r.Encode("1.1.0")
+	if err == nil {
+		var out types.Result
+		if out, err = types100.NewResult(text); err == nil {
+			return out.(*types100.Result)
+		}
+	}
+	panic(err) // it was written a line ago
 }
 
 func gatewayOf(a netip.Prefix, gateways []netip.Addr) (netip.Addr, bool) {

@@ -99,9 +99,9 @@ func (r *rig) state(t *testing.T, want string) {
 	for _, p := range ports {
 		got = append(got, fmt.Sprintf("%s/%s", p.Pod, p.Sandbox))
 	}
-	if s := fmt.Sprintf("ports %v peers %q", got, r.links.At()); s != want {
+	if s := fmt.Sprintf("ports %v pods %q", got, r.links.At()); s != want {
 		t.Errorf("state: %s, want %s", s, want)
 	}
 }
 
-const nothingLeft = `ports [] peers []`
+const nothingLeft = `ports [] pods []`

@@ -129,7 +129,7 @@ func (a *Agent) dispatch(ctx context.Context, t *trace, r *Request) (json.RawMes
 	case wire.Check:
 		return nil, a.check(ctx, t, r)
 	default:
-		return nil, a.del(ctx, t, r.ContainerID)
+		return nil, a.del(ctx, t, r)
 	}
 }
 

@@ -17,19 +17,20 @@ import (
 const (
 	StageWaitTurn    = "wait-turn"
 	StageFindPod     = "find-pod"
+	StageWaitNetwork = "wait-network"
+	StageVerify      = "verify"
 	StageAllocate    = "allocate"
 	StageCreateVeth  = "create-veth"
-	StageConceal     = "conceal"
 	StageCreatePort  = "create-port"
-	StageVerify      = "verify"
-	StageClaim       = "claim-port"
-	StageMove        = "move-peer"
 	StageConfigure   = "configure"
 	StageInstalled   = "wait-installed"
 	StageAnnounce    = "announce"
+	StageRunPlugins  = "run-plugins"
 	StageAnswer      = "answer"
+	StageUndoPlugins = "undo-plugins"
 	StageRemoveVeth  = "remove-veth"
 	StageRemovePort  = "remove-port"
+	StageFlush       = "flush-connections"
 	StageFreeAddress = "free-address"
 )
 
@@ -43,15 +44,19 @@ func advice(stage, port string) string {
 		return "look for an earlier call of this sandbox in portolan-node's log"
 	case StageFindPod:
 		return "look at portolan-node's connection to the API server (its log), and at the pod: kubectl get pod -o wide"
+	case StageWaitNetwork:
+		return "look at kubectl get net-attach-def -A and kubectl get networks, and at the pod's annotation k8s.v1.cni.cncf.io/networks"
 	case StageAllocate:
 		return "look at the node's annotation k8s.ovn.org/node-subnets and at kubelet's maxPods"
-	case StageCreatePort, StageClaim, StageRemovePort:
+	case StageCreatePort, StageRemovePort:
 		return "look at ovsdb-server in the ovs-node pod: ovs-vsctl show"
 	case StageInstalled:
 		return "look at ovs-vsctl list Interface " + port + ", at ovn-controller's log, and at portolan status on this node"
-	case StageConceal:
-		return "look at nft list table netdev " + concealTable
-	case StageMove, StageConfigure, StageAnnounce, StageVerify:
+	case StageRunPlugins, StageUndoPlugins:
+		return "look at the definition that is named, and at what its plugin says; portolan-node runs it in the node's plugin directory"
+	case StageFlush:
+		return "look at ovs-vswitchd in the ovs-node pod: ovs-appctl dpctl/dump-conntrack; the address is not given again before its connections are gone"
+	case StageConfigure, StageAnnounce, StageVerify:
 		return "look at ip -d link show " + port + " on the node, and at ip addr in the sandbox"
 	}
 	return "look at portolan-node's log and at ip -d link show " + port
@@ -62,6 +67,7 @@ type trace struct {
 	agent   *Agent
 	command string
 	subject string // the pod or the sandbox, for people
+	pod     Pod    // of an ADD or PREPARE, once known
 	port    string // the OVS port, once known
 	began   time.Time
 	stage   string
@@ -77,6 +83,7 @@ func (a *Agent) trace(command, subject string) *trace {
 func (t *trace) enter(ctx context.Context, stage string) error {
 	t.observe()
 	t.stage, t.entered = stage, time.Now()
+	t.agent.progress.entered(t)
 	if hook := t.agent.config.AtStage; hook != nil {
 		hook(t.command, stage)
 	}
@@ -92,6 +99,7 @@ func (t *trace) observe() {
 // done ends the last stage.
 func (t *trace) done() {
 	t.observe()
+	t.agent.progress.ended(t, nil)
 	t.stage = ""
 }
 
@@ -104,6 +112,7 @@ func (t *trace) fail(err error) *wire.Error {
 			round(time.Since(t.began)), round(time.Since(t.entered)), err),
 		Details: advice(t.stage, t.port),
 	}
+	t.agent.progress.ended(t, e)
 	return e
 }
 

@@ -6,11 +6,14 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync"
 	"time"
 
-	"github.com/safchain/ethtool"
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/portolan-cni/portolan/pkg/host/dump"
 )
 
 // Veths makes pairs in the network namespace that the process is in.
@@ -18,12 +21,16 @@ type Veths struct {
 	handle   *netlink.Handle
 	home     *os.File // the namespace that the host's ends are in
 	checksum bool     // leave checksum offload on
+	group    uint32   // link group of the host's ends
+
+	making sync.Mutex // held while pairs are made
 }
 
 // NewVeths opens a netlink socket in the calling process's network namespace.
 // userspace says that the datapath is vswitchd's own, which needs complete
-// checksums in every packet: "tx off" on both ends.
-func NewVeths(userspace bool) (*Veths, error) {
+// checksums in every packet: "tx off" on both ends. The host's ends are in the
+// link group from their birth, by which a rule may hide them from the kernel's stack.
+func NewVeths(userspace bool, group uint32) (*Veths, error) {
 	runtime.LockOSThread() // handle and home are of one thread, so of one namespace
 	defer runtime.UnlockOSThread()
 	home, err := os.Open("/proc/thread-self/ns/net")
@@ -34,7 +41,7 @@ func NewVeths(userspace bool) (*Veths, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("opening netlink: %w", err), home.Close())
 	}
-	return &Veths{handle: h, home: home, checksum: !userspace}, nil
+	return &Veths{handle: h, home: home, checksum: !userspace, group: group}, nil
 }
 
 // Close closes the netlink socket and the namespace.
@@ -43,40 +50,57 @@ func (v *Veths) Close() {
 	_ = v.home.Close()
 }
 
-// Create implements Links.
-func (v *Veths) Create(d Device) error {
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.MTU = d.Host, d.MTU
-	pair := netlink.NewVeth(attrs)
-	pair.PeerName, pair.PeerHardwareAddr = d.Parked, d.MAC
-	if d.MTU > 0 {
-		pair.PeerMTU = uint32(d.MTU)
+// Create implements Links. A device that is made in a namespace is there at once;
+// one that is moved to another waits for an RCU barrier (15 to 20 ms) on the way.
+// Pairs are made one after the other, and one call at a time: the kernel has one lock
+// for all of it, and writing disable_ipv6 spins until it has got that lock.
+func (v *Veths) Create(list ...Pair) error {
+	if len(list) == 0 {
+		return nil
 	}
-	err := v.handle.LinkAdd(pair)
-	if errors.Is(err, unix.EEXIST) {
-		if err := v.Delete(d.Host); err != nil {
+	ns, err := openNetns(list[0].Netns)
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	v.making.Lock()
+	defer v.making.Unlock()
+	for _, p := range list {
+		if err := v.create(p, ns); err != nil {
 			return err
 		}
-		err = v.handle.LinkAdd(pair)
-	}
-	if err != nil {
-		return fmt.Errorf("making the veth pair %s, %s: %w", d.Host, d.Parked, err)
-	}
-	if err := v.tune(d); err != nil {
-		return errors.Join(err, v.Delete(d.Host))
 	}
 	return nil
 }
 
-// tune makes the host's end mute for the node's own stack, then brings it up.
-func (v *Veths) tune(d Device) error {
-	host, err := v.handle.LinkByName(d.Host)
+func (v *Veths) create(p Pair, ns *os.File) error {
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.MTU, attrs.Group = p.Host, p.MTU, v.group
+	pair := netlink.NewVeth(attrs)
+	pair.PeerName, pair.PeerHardwareAddr, pair.PeerNamespace = p.IfName, p.MAC, netlink.NsFd(ns.Fd())
+	if p.MTU > 0 {
+		pair.PeerMTU = uint32(p.MTU)
+	}
+	err := v.handle.LinkAdd(pair)
+	if errors.Is(err, unix.EEXIST) {
+		if err := v.Delete(p.Host); err != nil {
+			return err
+		}
+		if err = v.handle.LinkAdd(pair); errors.Is(err, unix.EEXIST) {
+			err = fmt.Errorf("the sandbox has an interface %s already: %w", p.IfName, err)
+		}
+	}
 	if err != nil {
-		return fmt.Errorf("finding %s: %w", d.Host, err)
+		return fmt.Errorf("making the veth pair %s, %s in %s: %w", p.Host, p.IfName, p.Netns, err)
 	}
-	if err := v.handle.LinkSetAlias(host, d.Alias); err != nil {
-		return fmt.Errorf("naming %s after its pod: %w", d.Host, err)
-	}
+	return v.tune(p.Device)
+}
+
+// tune makes the host's end mute for the node's own stack, then brings it up: before
+// vswitchd is told of it, which reads the device's flags, adds promiscuous mode and
+// writes all of them (SIOCSIFFLAGS), and would take a device down that is brought up
+// between the two.
+func (v *Veths) tune(d Device) error {
 	for _, s := range []struct{ family, key, value string }{
 		{"ipv6", "disable_ipv6", "1"}, // no link-local address, no neighbour discovery
 		{"ipv6", "accept_ra", "0"},    // decision 31
@@ -87,14 +111,27 @@ func (v *Veths) tune(d Device) error {
 		}
 	}
 	if !v.checksum {
-		if err := txOff(d.Host, d.Parked); err != nil {
+		if err := txOff(d.Host); err != nil {
 			return err
 		}
 	}
-	if err := v.handle.LinkSetUp(host); err != nil {
-		return fmt.Errorf("bringing up %s: %w", d.Host, err)
+	if err := raise(d); err != nil {
+		return fmt.Errorf("bringing up %s, and naming it after its pod: %w", d.Host, err)
 	}
 	return nil
+}
+
+// raise brings a device up and gives it its alias, in one message. Whoever listens to
+// links, as vswitchd does, is told of each by itself, and looks at all of them.
+func raise(d Device) error {
+	request := nl.NewNetlinkRequest(unix.RTM_SETLINK, unix.NLM_F_ACK)
+	head := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	head.Flags, head.Change = unix.IFF_UP, unix.IFF_UP
+	request.AddData(head)
+	request.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(d.Host)))
+	request.AddData(nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(d.Alias)))
+	_, err := request.Execute(unix.NETLINK_ROUTE, 0)
+	return err
 }
 
 // sysctl writes a per-device setting in the calling thread's network namespace.
@@ -108,23 +145,6 @@ func sysctl(family, device, key, value string) error {
 	return err
 }
 
-// txOff turns transmit checksum offload off: a veth otherwise passes packets whose
-// checksum nobody has computed, and vswitchd forwards them so.
-func txOff(devices ...string) error {
-	e, err := ethtool.NewEthtool()
-	if err != nil {
-		return fmt.Errorf("ethtool: %w", err)
-	}
-	defer e.Close()
-	for _, dev := range devices {
-		off := map[string]bool{"tx-checksum-ip-generic": false, "tx-checksum-sctp": false}
-		if err := e.Change(dev, off); err != nil {
-			return fmt.Errorf("turning off checksum offload of %s: %w", dev, err)
-		}
-	}
-	return nil
-}
-
 // find returns a link, nil when there is none.
 func find(h *netlink.Handle, name string) (netlink.Link, error) {
 	l, err := h.LinkByName(name)
@@ -135,17 +155,6 @@ func find(h *netlink.Handle, name string) (netlink.Link, error) {
 		return nil, fmt.Errorf("looking for %s: %w", name, err)
 	}
 	return l, nil
-}
-
-// Parked implements Links.
-func (v *Veths) Parked(d Device) (bool, error) {
-	peer, err := find(v.handle, d.Parked)
-	if err != nil || peer == nil {
-		return false, err
-	}
-	host, err := find(v.handle, d.Host)
-	// ParentIndex of a veth is its peer: both here, and of one pair.
-	return host != nil && host.Attrs().ParentIndex == peer.Attrs().Index, err
 }
 
 // deletePause is how long a deletion has the kernel's lock to itself before it is
@@ -197,7 +206,7 @@ func remove(l netlink.Link) error {
 
 // List implements Links.
 func (v *Veths) List() ([]string, error) {
-	links, err := v.handle.LinkList()
+	links, err := dump.Whole(v.handle.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("listing links: %w", err)
 	}

@@ -90,6 +90,41 @@ func loaded(events []engine.Event) *engine.Engine {
 	return e
 }
 
+// BenchmarkHeap is what a pod takes in memory, all told and by parts: the intent as
+// the door hands it in, the store's indexes over it, and the engine (units, ledger,
+// what it read last).
+func BenchmarkHeap(b *testing.B) {
+	heap := func() float64 {
+		runtime.GC()
+		runtime.GC() // what the first one's finalizers let go
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return float64(m.HeapAlloc)
+	}
+	for b.Loop() {
+		empty := heap()
+		events := benchEvents()
+		objects := heap()
+		store := intent.NewStore()
+		for _, e := range events {
+			store.Put(e.Put)
+		}
+		store.Take()
+		indexed := heap()
+		runtime.KeepAlive(store)
+		store = nil
+		before := heap()
+		e := loaded(events)
+		whole := heap()
+		runtime.KeepAlive(events)
+		b.ReportMetric((objects-empty)/benchPods, "intent-B/pod")
+		b.ReportMetric((indexed-objects)/benchPods, "index-B/pod")
+		b.ReportMetric((whole-before-(indexed-objects))/benchPods, "engine-B/pod")
+		b.ReportMetric((whole-before+objects-empty)/benchPods, "all-B/pod")
+		runtime.KeepAlive(e)
+	}
+}
+
 // BenchmarkInitialCompile is a first start on an empty database: every unit
 // compiled and every transaction made.
 func BenchmarkInitialCompile(b *testing.B) {

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -170,6 +171,7 @@ func TestPodCostOnRealDatabases(t *testing.T) {
 	}, last))
 	k, group := key(0)
 	got.WriteString(r.cost("a pod goes", func(s ovsdb.Sink) { s.Delete(k) }, group))
+	got.WriteString(attachmentCosts(r))
 	golden := filepath.Join("testdata", "pod-cost.txt")
 	if *update {
 		if err := os.WriteFile(golden, []byte(got.String()), 0o600); err != nil {
@@ -183,4 +185,80 @@ func TestPodCostOnRealDatabases(t *testing.T) {
 	if diff := cmp.Diff(string(want), got.String()); diff != "" {
 		t.Errorf("a pod's cost has changed; if that is meant, run with -real -update (-want +got):\n%s", diff)
 	}
+}
+
+// attachmentCosts says what networks add: one of each topology, to a pod that runs.
+func attachmentCosts(r *costRig) string {
+	var got strings.Builder
+	plain := benchPod(0)
+	group := "pod/" + plain.Key().Name
+	r.cost("", func(s ovsdb.Sink) { s.Put(plain) }, group)
+	subnet := func(s string) []intent.NetworkSubnet {
+		return []intent.NetworkSubnet{{Prefix: netip.MustParsePrefix(s)}}
+	}
+	networks := []*intent.Network{
+		{Name: "green", ID: 1, Topology: intent.Layer3, Subnets: subnet("10.1.0.0/16"), Definitions: []string{"a/green"}},
+		{Name: "blue", ID: 2, Topology: intent.Layer2, Subnets: subnet("10.9.0.0/16"), Definitions: []string{"a/blue"}},
+		{Name: "lan", ID: 3, Topology: intent.Localnet, Definitions: []string{"a/lan"}},
+	}
+	got.WriteString(r.cost("three networks that nobody uses come", func(s ovsdb.Sink) {
+		s.Put(&intent.PhysicalNetwork{Name: "lan", NIC: "eth1"})
+		s.Put(&intent.Block{Network: "green", Slot: 2, Node: plain.Node, Subnets: []netip.Prefix{netip.MustParsePrefix("10.1.2.0/24")}})
+		for _, n := range networks {
+			s.Put(n)
+		}
+	}, "network/lan"))
+	pod := *plain
+	for _, n := range networks {
+		addresses := map[string]string{"green": "10.1.2.5/24", "blue": "10.9.0.5/16"}
+		att := intent.Attachment{Network: n.Definitions[0], MAC: "0a:58:0a:01:02:05"}
+		if a := addresses[n.Name]; a != "" {
+			att.Addresses = []netip.Prefix{netip.MustParsePrefix(a)}
+		}
+		if n.Topology == intent.Layer2 {
+			att.TunnelKey = 5
+			r.driver.Sink().Put(&intent.Block{Network: n.Name, Node: plain.Node, Entries: []intent.BlockEntry{
+				{Key: 5, Addresses: att.Addresses, MAC: att.MAC, Pod: pod.Key().Name, UID: pod.UID, Network: att.Network, Node: pod.Node},
+			}})
+		}
+		first := pod
+		first.Attachments = append(slices.Clone(pod.Attachments), att)
+		slices.SortFunc(first.Attachments, func(a, b intent.Attachment) int { return strings.Compare(a.Network, b.Network) })
+		got.WriteString(r.cost("the first pod of a "+string(n.Topology)+" network on a node", func(s ovsdb.Sink) {
+			s.Put(&intent.Presence{Network: n.Name, Node: plain.Node})
+			s.Put(&first)
+		}, group))
+		got.WriteString(r.cost("it is detached", func(s ovsdb.Sink) { p := pod; s.Put(&p) }, group))
+		got.WriteString(r.cost("and attached", func(s ovsdb.Sink) { s.Put(&first) }, group))
+		pod = first
+	}
+	return got.String() + wholePodCosts(r, pod)
+}
+
+// wholePodCosts says what a pod on all of these networks costs, where pods have them
+// already: all of it is one transaction.
+func wholePodCosts(r *costRig, has intent.Pod) string {
+	other := *benchPod(benchNodes * 20)
+	other.Attachments = slices.Clone(other.Attachments)
+	for _, a := range has.Attachments {
+		if a.Network == intent.DefaultNetwork {
+			continue
+		}
+		a.MAC, a.Addresses = "0a:58:0a:01:02:06", slices.Clone(a.Addresses)
+		for i, p := range a.Addresses {
+			a.Addresses[i] = netip.PrefixFrom(p.Addr().Next(), p.Bits())
+		}
+		if a.TunnelKey != 0 {
+			a.TunnelKey++
+			r.driver.Sink().Put(&intent.Block{Network: "blue", Node: other.Node, Entries: []intent.BlockEntry{
+				{Key: 5, Addresses: has.Attachments[0].Addresses, MAC: "0a:58:0a:01:02:05", Pod: has.Key().Name, UID: has.UID, Network: a.Network, Node: has.Node},
+				{Key: a.TunnelKey, Addresses: a.Addresses, MAC: a.MAC, Pod: other.Key().Name, UID: other.UID, Network: a.Network, Node: other.Node},
+			}})
+		}
+		other.Attachments = append(other.Attachments, a)
+	}
+	slices.SortFunc(other.Attachments, func(a, b intent.Attachment) int { return strings.Compare(a.Network, b.Network) })
+	group := "pod/" + other.Key().Name
+	return r.cost("a pod on the three of them and the default one comes", func(s ovsdb.Sink) { s.Put(&other) }, group) +
+		r.cost("it goes", func(s ovsdb.Sink) { s.Delete(other.Key()) }, group)
 }

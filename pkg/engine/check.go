@@ -58,7 +58,7 @@ func (c *check) row(s *rowState, want *rows.Row) {
 	}
 	for _, k := range uniqueKeys(want) {
 		if who, ok := c.p.l.strangers[k]; ok {
-			c.wait(want.Ref.String() + " to have its name, held by " + who)
+			c.wait(want.Ref.String() + heldByStranger + who)
 		}
 		if holder, ok := c.p.l.have.unique[k]; ok && holder != want.Ref && !c.leaves(holder, k) {
 			c.wait(heldBy + holder.String())

@@ -38,6 +38,7 @@ func (l *ledger) finish(r Result, now int64) bool {
 
 func (g *group) fail(f Failure, now int64) {
 	g.failure = f
+	g.ill(now)
 	most := int64(retryMost)
 	if f.Class == Constraint {
 		most = retryConstraintMax
@@ -57,7 +58,7 @@ func (l *ledger) land(failed map[string]Failure) {
 	// Marks first: a group that has nothing pending and no mark is forgotten.
 	for _, name := range names {
 		if g := l.groups[name]; g != nil {
-			g.failure, g.tries, g.retry = Failure{}, 0, 0
+			g.well()
 			if f.cfg != 0 {
 				g.cfg = f.cfg
 				l.marks = append(l.marks, mark{f.cfg, name})
@@ -186,7 +187,7 @@ func (l *ledger) orphaned(slot rows.Edge) bool {
 
 // down stops writing until a snapshot comes.
 func (l *ledger) down() {
-	l.live, l.flight = false, nil
+	l.live, l.broken, l.flight = false, true, nil
 }
 
 // install takes the NbCfg that every chassis has installed.

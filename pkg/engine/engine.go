@@ -58,6 +58,7 @@ type unit struct {
 	rows     []rows.Row  // sorted by Ref
 	edges    []rows.Edge // sorted
 	problems []rows.Problem
+	since    int64 // tick from which on the problems are these
 }
 
 func (u *unit) compare(o *unit) int {
@@ -289,6 +290,9 @@ func (e *Engine) say(u *unit, out rows.Output) {
 			l.contributeEdge(u, edge, now != nil)
 		}
 	})
+	if !slices.Equal(u.problems, out.Problems) {
+		u.since = e.now
+	}
 	u.rows, u.edges, u.problems = out.Rows, out.Edges, out.Problems
 }
 

@@ -1,8 +1,10 @@
 package engine
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/portolan-cni/portolan/pkg/rows"
 )
@@ -12,6 +14,7 @@ import (
 type ledger struct {
 	db        rows.DB
 	live      bool // a snapshot has been taken and the connection has not been lost since
+	broken    bool // the connection has been lost since the last snapshot
 	rows      map[rows.Ref]*rowState
 	edges     map[rows.Edge]*edgeState // by slot
 	groups    map[string]*group        // groups with something pending, parked, or marked
@@ -74,6 +77,12 @@ type contribution struct {
 	value rows.Atom
 }
 
+// compare orders by unit; a unit that says two values has a bug, and the same one
+// of them has its way in every run.
+func (c contribution) compare(o contribution) int {
+	return cmp.Or(c.unit.compare(o.unit), c.value.Compare(o.value))
+}
+
 // group is the pending work of one group in this database.
 type group struct {
 	name    string
@@ -83,6 +92,7 @@ type group struct {
 	failure Failure
 	tries   int
 	retry   int64 // not before this tick; 0: now
+	since   int64 // the tick since which it waits or fails; 0: it does neither
 	cfg     int64 // NbCfg of its last commit
 }
 
@@ -128,7 +138,7 @@ func (l *ledger) contributeEdge(u *unit, edge rows.Edge, said bool) {
 	}
 	c := contribution{u, edge.Value}
 	if said {
-		i, _ := slices.BinarySearchFunc(s.by, c, func(a, b contribution) int { return a.unit.compare(b.unit) })
+		i, _ := slices.BinarySearchFunc(s.by, c, contribution.compare)
 		s.by = slices.Insert(s.by, i, c)
 		if len(s.by) > 1 {
 			l.suspectEdges[slot] = struct{}{}
@@ -217,6 +227,7 @@ func (l *ledger) touchRow(ref rows.Ref, s *rowState, name string) {
 		delete(g.rows, ref)
 	}
 	if s.settled() {
+		s.have = s.want() // equal, and in memory once
 		if s.have == nil {
 			delete(l.rows, ref)
 		}
@@ -295,15 +306,33 @@ func (l *ledger) tidy(name string) {
 		return
 	}
 	l.unpark(g)
-	g.failure, g.tries, g.retry = Failure{}, 0, 0
+	g.well()
 	if g.cfg <= l.installed && !l.flight.carries(name) {
 		delete(l.groups, name)
 	}
 }
 
+// well forgets a group's failures and how long it has waited.
+func (g *group) well() { g.failure, g.tries, g.retry, g.since = Failure{}, 0, 0, 0 }
+
+// ill notes since when a group waits or fails.
+func (g *group) ill(now int64) {
+	if g.since == 0 {
+		g.since = max(now, 1)
+	}
+}
+
 // park sets a group aside until one of the things it waits for comes.
-func (l *ledger) park(g *group, waits []string) {
+func (l *ledger) park(g *group, waits []string, now int64) {
 	l.unpark(g)
+	g.ill(now)
+	l.wait(g, waits)
+	if slices.ContainsFunc(waits, func(w string) bool { return strings.Contains(w, heldByStranger) }) {
+		g.failure = Failure{} // the database's refusal is understood now, and said better
+	}
+}
+
+func (l *ledger) wait(g *group, waits []string) {
 	g.parked = waits
 	for _, w := range waits {
 		if l.waiters[w] == nil {

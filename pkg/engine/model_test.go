@@ -164,9 +164,12 @@ func (w *watched) Apply(t engine.Txn) engine.Result {
 }
 
 // replay performs edits and reports the first thing that is not as it must be.
-func replay(edits []edit) (err error) {
+func replay(edits []edit) (err error) { return watch(edits, nil) }
+
+// watch is replay under somebody's eyes.
+func watch(edits []edit, eyes func(*engine.Engine, []engine.Event, engine.Ready)) (err error) {
 	db := &watched{DB: enginetest.New(rows.NB)}
-	sh := script.New(script.Config{Kinds: toyKinds(), Door: toyDoor, Databases: []script.Database{db}, MaxOps: 6})
+	sh := script.New(script.Config{Kinds: toyKinds(), Door: toyDoor, Databases: []script.Database{db}, MaxOps: 6, Watch: eyes})
 	down, tainted := false, false // by vandals: names may dangle until it is repaired
 	for i, e := range edits {
 		if err := perform(sh, db, e); err != nil {

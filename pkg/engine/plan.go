@@ -47,7 +47,7 @@ func (l *ledger) plan(now int64, maxOps int) (Txn, bool) {
 		return Txn{}, false
 	}
 	for {
-		p := &planner{l: l, in: map[string]*group{}, needs: map[string]map[string]struct{}{}, doomed: map[string]bool{}}
+		p := &planner{l: l, now: now, in: map[string]*group{}, needs: map[string]map[string]struct{}{}, doomed: map[string]bool{}}
 		txn, ok := p.plan(now, maxOps)
 		if ok || !p.deferred {
 			return txn, ok
@@ -100,15 +100,17 @@ func (p *planner) plan(now int64, maxOps int) (Txn, bool) {
 
 // What a group may wait for besides a row or a name that comes.
 const (
-	heldBy     = "a unique name held by "
-	releasedBy = "release by "
-	takeoverOf = "takeover of "
+	heldBy         = "a unique name held by "
+	heldByStranger = " to have its name, held by " // after the row
+	releasedBy     = "release by "
+	takeoverOf     = "takeover of "
 )
 
 // planner decides one transaction. in shrinks until every group in it has what
 // it needs, committed already or written by another group in it.
 type planner struct {
 	l     *ledger
+	now   int64
 	in    map[string]*group
 	needs map[string]map[string]struct{} // group -> groups that must be in the same or an earlier transaction
 	names map[rows.Name]string           // names that rows to be written provide -> their group

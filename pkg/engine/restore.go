@@ -9,7 +9,10 @@ import (
 
 // restore replaces the ledger by what the database was found to hold, and files
 // every difference from what is wanted. A row or element of ours that nobody
-// wants becomes a pending removal in the group of its recorded owner.
+// wants becomes a pending removal in the group of its recorded owner. On a new
+// connection what failed for want of one is tried at once; on the old one it backs
+// off, or a database that refuses everything for its own reasons would be read and
+// written without pause.
 func (l *ledger) restore(s Snapshot) {
 	l.live, l.flight, l.strangers = true, nil, s.Strangers
 	l.have = newIndex()
@@ -46,10 +49,11 @@ func (l *ledger) restore(s Snapshot) {
 	}
 	for _, g := range l.groups {
 		l.unpark(g)
-		if g.failure.Class == IO {
+		if g.failure.Class == IO && l.broken {
 			g.retry = 0
 		}
 	}
+	l.broken = false
 }
 
 // restoreRow takes one actual row apart: elements that units contribute as edges

@@ -35,7 +35,7 @@ func (p *planner) settleTargets() bool {
 		if len(waits) == 0 {
 			continue
 		}
-		p.l.park(g, waits)
+		p.l.park(g, waits, p.now)
 		delete(p.in, name)
 		removed = true
 		for loser, winner := range p.lost {
@@ -112,7 +112,7 @@ func (p *planner) settleNames() bool {
 		}
 		if len(waits) > 0 {
 			slices.Sort(waits)
-			p.l.park(p.in[name], slices.Compact(waits))
+			p.l.park(p.in[name], slices.Compact(waits), p.now)
 			delete(p.in, name)
 			removed = true
 		}

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -19,10 +20,37 @@ func (e *Engine) Statuses() []Status {
 			if len(g.parked) == 0 && g.failure.Err == "" {
 				continue
 			}
-			out = append(out, Status{Group: name, DB: db, Waiting: g.parked, Failure: g.failure, Retry: g.retry})
+			out = append(out, Status{Group: name, DB: db, Waiting: g.parked, Failure: g.failure, Retry: g.retry, Since: g.since})
 		}
 	}
 	return out
+}
+
+// Refusal says why a group cannot be written before somebody changes something,
+// for the one who has to; ok is false while it only waits, or may yet succeed.
+func (s Status) Refusal() (message string, ok bool) {
+	if w, ok := s.stranger(); ok {
+		return fmt.Sprintf("in %s, %s: remove that row or give it another name", s.DB, w), true
+	}
+	if s.Failure.Class == Constraint {
+		return fmt.Sprintf("%s refused it, and it is tried again within 5 minutes: %s", s.DB, s.Failure.Err), true
+	}
+	return "", false
+}
+
+// Blocked reports whether a row of somebody else keeps the group from being written:
+// that it goes, nobody tells, so the database has to be read again.
+func (s Status) Blocked() bool {
+	_, ok := s.stranger()
+	return ok
+}
+
+func (s Status) stranger() (string, bool) {
+	i := slices.IndexFunc(s.Waiting, func(w string) bool { return strings.Contains(w, heldByStranger) })
+	if i < 0 {
+		return "", false
+	}
+	return s.Waiting[i], true
 }
 
 // Marks reports how far a group has come in every database: committed, when
@@ -51,6 +79,26 @@ func (e *Engine) Marks(group string) (committed, installed bool) {
 	return committed, installed
 }
 
+// Settled reports whether every database is known and holds all that it can: what
+// is still pending waits for something else, or was refused.
+func (e *Engine) Settled() bool {
+	if !e.synced {
+		return false
+	}
+	for _, db := range e.cfg.Databases {
+		l := e.ledgers[db]
+		if !l.live || l.flight != nil {
+			return false
+		}
+		for _, g := range l.ready {
+			if g.pending() && len(g.parked) == 0 && g.failure.Err == "" {
+				return false
+			}
+		}
+	}
+	return true
+}
+
 // Problems lists what units found wrong with what users asked for, by object.
 func (e *Engine) Problems() []rows.Problem {
 	var out []rows.Problem
@@ -70,6 +118,8 @@ type Explanation struct {
 	Reads []string
 	Rows  []rows.Row
 	Edges []rows.Edge
+	// Problems are those that the unit found.
+	Problems []rows.Problem
 }
 
 // Explain tells what a unit has read and said; ok is false for an unknown unit.
@@ -78,7 +128,7 @@ func (e *Engine) Explain(u Unit) (Explanation, bool) {
 	if x == nil {
 		return Explanation{}, false
 	}
-	ex := Explanation{Unit: u.String(), Group: x.group, Rows: x.rows, Edges: x.edges}
+	ex := Explanation{Unit: u.String(), Group: x.group, Rows: x.rows, Edges: x.edges, Problems: x.problems}
 	for _, d := range x.deps {
 		ex.Reads = append(ex.Reads, d.String())
 	}
@@ -137,6 +187,9 @@ func (e *Engine) Committed(db rows.DB) ([]rows.Row, []rows.Edge) {
 	slices.SortFunc(es, rows.Edge.Compare)
 	return rs, es
 }
+
+// Now is the tick of the last step, in milliseconds since the driver began.
+func (e *Engine) Now() int64 { return e.now }
 
 // Units lists the live units in compile order.
 func (e *Engine) Units() []Unit {

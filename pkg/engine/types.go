@@ -134,6 +134,11 @@ const (
 	Vanished                    // a mutate counted no row: the ledger is wrong, resync the database
 )
 
+var classNames = map[Class]string{IO: "io", Constraint: "constraint", Withheld: "withheld", Vanished: "vanished"}
+
+// String is the class's name.
+func (c Class) String() string { return classNames[c] }
+
 // Failure is why a group was not written.
 type Failure struct {
 	Class Class
@@ -177,6 +182,7 @@ type Status struct {
 	Waiting []string // what is missing: a row, a name, or that another lets go
 	Failure Failure  // of the last attempt; zero when there was none
 	Retry   int64    // when it is tried again, in the driver's ticks; 0: on an event
+	Since   int64    // the tick since which it is not as it should be
 }
 
 // String is one line for people.

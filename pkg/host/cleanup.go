@@ -25,10 +25,13 @@ func Cleanup(ctx context.Context, k *Kernel, ovs *OVS, externalIDs, otherConfig 
 		errs = append(errs, k.restore(g))
 	}
 	errs = append(errs, ovs.RemoveOurs(ctx, externalIDs, otherConfig))
-	if err := errors.Join(errs...); err != nil {
+	if err = errors.Join(errs...); err != nil {
 		return err // the files are what the next run starts from
 	}
-	return errors.Join(removeFile(filepath.Join(k.record.dir, gatewayFile)), removeFile(filepath.Join(k.record.dir, recordFile)))
+	for _, name := range []string{gatewayFile, recordFile, wiresFile} {
+		err = errors.Join(err, removeFile(filepath.Join(k.record.dir, name)))
+	}
+	return err
 }
 
 // restore gives the NIC back what it had. What it has already is left.

@@ -2,6 +2,7 @@ package host
 
 import (
 	"net/netip"
+	"slices"
 )
 
 // Protocol marks our routes and rules in the kernel (rtm_protocol, FRA_PROTOCOL);
@@ -16,6 +17,23 @@ type Config struct {
 	Rules   []Rule
 	Sysctls []Sysctl
 	Hidden  []Hidden
+	// HideAttachments hides the devices of intent.AttachmentGroup, as Hidden does NICs.
+	HideAttachments bool
+	// RefuseAdvertisements drops router advertisements that come from the devices of
+	// intent.AttachmentGroup, where something in the kernel forwards for them.
+	RefuseAdvertisements bool
+}
+
+// plus is two declarations as one.
+func (c Config) plus(d Config) Config {
+	c.Links = slices.Concat(c.Links, d.Links)
+	c.Sysctls = slices.Concat(c.Sysctls, d.Sysctls)
+	c.Hidden = slices.Concat(c.Hidden, d.Hidden)
+	c.Routes = slices.Concat(c.Routes, d.Routes)
+	c.Rules = slices.Concat(c.Rules, d.Rules)
+	c.HideAttachments = c.HideAttachments || d.HideAttachments
+	c.RefuseAdvertisements = c.RefuseAdvertisements || d.RefuseAdvertisements
+	return c
 }
 
 // Hidden is a NIC whose packets the kernel's own stack must not see, because
@@ -23,7 +41,7 @@ type Config struct {
 // hidden while Bridge is there to take them; it stays hidden when that goes.
 type Hidden struct {
 	NIC    string
-	Bridge string
+	Bridge string // "": it is hidden always, for the node has nothing on it
 }
 
 // Link is a network device that somebody else makes; it is brought up. While it
@@ -38,6 +56,8 @@ type Link struct {
 	// TxChecksumOff turns off transmit checksum offload, which a virtual device
 	// leaves undone and the userspace datapath does not do for it.
 	TxChecksumOff bool
+	// GiveBack takes a link down again that was down, when it is not declared any more.
+	GiveBack bool
 }
 
 // Route is a unicast route with one next hop.

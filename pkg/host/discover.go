@@ -3,21 +3,24 @@ package host
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/portolan-cni/portolan/pkg/host/dump"
 	"github.com/portolan-cni/portolan/pkg/intent"
 )
 
 // Options tell Discover where to look.
 type Options struct {
-	Interface string       // --gateway-interface; "": found
+	Interface string       // spec.gateway.interface of the Cluster file; "": found
 	NodeIPs   []netip.Addr // the Node's InternalIPs, preferred over the default route
 	Bridge    string       // what the bridge is or will be called: "br-ex"
-	Force     bool         // --gateway-takeover=force: take a NIC that others configure
+	Force     bool         // spec.gateway.takeover is force: take a NIC that others configure
 	RunDir    string       // the machine's /run, where network daemons keep state; "": /run
 	// BridgeNIC tells the NIC and the datapath of an OVS bridge that is there
 	// already, from the OVS database (NIC "": no such bridge, or none in it).
@@ -25,7 +28,7 @@ type Options struct {
 }
 
 // ErrNoGateway means that no link has the node's addresses or a default route.
-var ErrNoGateway = errors.New("no gateway NIC found: no default route and no link with the node's address; name one with --gateway-interface")
+var ErrNoGateway = errors.New("no gateway NIC found: no default route and no link with the node's address; name one as spec.gateway.interface in the Cluster file (ConfigMap portolan-config)")
 
 // Discover finds the gateway NIC and what it has. In this order: what an earlier
 // takeover saved, while the bridge or nobody has the addresses; an OVS bridge of
@@ -38,7 +41,7 @@ func (k *Kernel) Discover(o Options) (Gateway, error) {
 	}
 	if found && k.bridgeHas(saved) {
 		if o.Interface != "" && o.Interface != saved.NIC {
-			return Gateway{}, fmt.Errorf("--gateway-interface=%s: the gateway is %s now: run portolan-node cleanup first", o.Interface, saved.NIC)
+			return Gateway{}, fmt.Errorf("spec.gateway.interface is %s, and the gateway is %s now: run portolan-node cleanup on the node first", o.Interface, saved.NIC)
 		}
 		return k.resume(saved)
 	}
@@ -62,11 +65,13 @@ func (k *Kernel) Discover(o Options) (Gateway, error) {
 			return g, nil
 		}
 	}
-	if len(g.Addresses) == 0 {
-		return Gateway{}, fmt.Errorf("gateway NIC %s has no address: give it the node's, or name another with --gateway-interface", g.NIC)
-	}
+	// Before its addresses are looked at: the port of a bridge has none, and giving it
+	// some would be bad advice.
 	if err := unfit(l); err != nil {
 		return Gateway{}, err
+	}
+	if len(g.Addresses) == 0 {
+		return Gateway{}, fmt.Errorf("gateway NIC %s has no address: give it the node's, or name another as spec.gateway.interface in the Cluster file", g.NIC)
 	}
 	if !o.Force {
 		err = k.refuse(l, o.RunDir)
@@ -90,11 +95,11 @@ func (k *Kernel) gatewayLink(o Options) (netlink.Link, error) {
 	if o.Interface != "" {
 		l, err := k.nl.LinkByName(o.Interface)
 		if err != nil {
-			return nil, fmt.Errorf("--gateway-interface=%s: %w", o.Interface, err)
+			return nil, fmt.Errorf("spec.gateway.interface is %s: %w; this machine has %s", o.Interface, err, k.candidates())
 		}
 		return l, nil
 	}
-	ls, err := k.nl.LinkList()
+	ls, err := dump.Whole(k.nl.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list links: %w", err)
 	}
@@ -106,6 +111,21 @@ func (k *Kernel) gatewayLink(o Options) (netlink.Link, error) {
 		}
 	}
 	return k.defaultLink()
+}
+
+// candidates lists what a NIC could be called.
+func (k *Kernel) candidates() string {
+	ls, err := dump.Whole(k.nl.LinkList)
+	if err != nil {
+		return "links that cannot be listed: " + err.Error()
+	}
+	var names []string
+	for _, l := range ls {
+		if l.Attrs().Flags&net.FlagLoopback == 0 {
+			names = append(names, l.Attrs().Name)
+		}
+	}
+	return strings.Join(names, ", ")
 }
 
 func (k *Kernel) bridgeHas(g Gateway) bool {
@@ -120,7 +140,9 @@ func (k *Kernel) bridgeHas(g Gateway) bool {
 // defaultLink is the link of the default route with the smallest metric, IPv4 first.
 func (k *Kernel) defaultLink() (netlink.Link, error) {
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		rs, err := k.nl.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+		rs, err := dump.Whole(func() ([]netlink.Route, error) {
+			return k.nl.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+		})
 		if err != nil {
 			return nil, fmt.Errorf("list routes: %w", err)
 		}
@@ -149,7 +171,9 @@ func (k *Kernel) describe(l netlink.Link) (Gateway, error) {
 		return g, fmt.Errorf("link %s: list addresses: %w", a.Name, err)
 	}
 	filter := &netlink.Route{LinkIndex: a.Index, Table: unix.RT_TABLE_UNSPEC}
-	rs, err := k.nl.RouteListFiltered(netlink.FAMILY_ALL, filter, netlink.RT_FILTER_OIF|netlink.RT_FILTER_TABLE)
+	rs, err := dump.Whole(func() ([]netlink.Route, error) {
+		return k.nl.RouteListFiltered(netlink.FAMILY_ALL, filter, netlink.RT_FILTER_OIF|netlink.RT_FILTER_TABLE)
+	})
 	if err != nil {
 		return g, fmt.Errorf("link %s: list routes: %w", a.Name, err)
 	}

@@ -10,7 +10,9 @@ import (
 	"net"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -27,6 +29,7 @@ type FlowLoader struct {
 	socket   string
 	log      *slog.Logger
 	declared *latest[string]
+	current  atomic.Bool // vswitchd has what was declared last
 }
 
 // NewFlowLoader makes a loader for a bridge whose vswitchd has its sockets in
@@ -66,15 +69,19 @@ func (f *FlowLoader) serve(ctx context.Context, conn net.Conn) {
 		defer close(gone)
 		keepOpenFlow(conn)
 	}()
-	defer func() { conn.Close(); <-gone }()
+	defer func() { f.current.Store(false); conn.Close(); <-gone }()
 	for {
 		var retry <-chan time.Time
 		if text, version := f.declared.get(); version > 0 {
 			if err := f.load(ctx, text); err != nil {
+				f.current.Store(false)
 				f.log.Error("bridge flows not loaded", "bridge", f.bridge, "error", err)
 				retry = time.After(reloadAfter)
-			} else if f.Loaded != nil {
-				f.Loaded()
+			} else {
+				f.current.Store(true)
+				if f.Loaded != nil {
+					f.Loaded()
+				}
 			}
 		}
 		select {
@@ -88,15 +95,33 @@ func (f *FlowLoader) serve(ctx context.Context, conn net.Conn) {
 	}
 }
 
+// Current reports whether vswitchd has been given, since its start, what was
+// declared last.
+func (f *FlowLoader) Current() bool { return f.current.Load() }
+
+func (f *FlowLoader) command(ctx context.Context, args ...string) *exec.Cmd {
+	if f.Command != nil {
+		return f.Command(ctx, args...)
+	}
+	return exec.CommandContext(ctx, "ovs-ofctl", args...)
+}
+
+// Flows counts the flows of another bridge of the same vswitchd.
+func (f *FlowLoader) Flows(ctx context.Context, bridge string) (int, error) {
+	out, err := f.command(ctx, "-O", "OpenFlow15", "dump-aggregate", "unix:"+filepath.Join(filepath.Dir(f.socket), bridge+".mgmt")).Output()
+	if err != nil {
+		return 0, fmt.Errorf("ovs-ofctl dump-aggregate %s: %w", bridge, err)
+	}
+	_, count, ok := strings.Cut(string(out), "flow_count=")
+	if !ok {
+		return 0, fmt.Errorf("ovs-ofctl dump-aggregate %s: no flow_count in %q", bridge, out)
+	}
+	return strconv.Atoi(strings.TrimSpace(count))
+}
+
 // load replaces the bridge's flows in one bundle.
 func (f *FlowLoader) load(ctx context.Context, text string) error {
-	command := f.Command
-	if command == nil {
-		command = func(ctx context.Context, args ...string) *exec.Cmd {
-			return exec.CommandContext(ctx, "ovs-ofctl", args...)
-		}
-	}
-	cmd := command(ctx, "-O", "OpenFlow15", "--bundle", "replace-flows", "unix:"+f.socket, "-")
+	cmd := f.command(ctx, "-O", "OpenFlow15", "--bundle", "replace-flows", "unix:"+f.socket, "-")
 	cmd.Stdin = strings.NewReader(text)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr

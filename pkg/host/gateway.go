@@ -89,10 +89,28 @@ type Management struct {
 	MTU        int            // of pods, in bytes
 }
 
+// Managed are the node's subnets as an earlier run set the management port up for
+// them; none on a new node. Until the API server has said which they are, what is
+// there stays: taken away and given back, it would cost the node's own packets.
+func (k *Kernel) Managed() ([]netip.Prefix, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err := k.record.load(); err != nil {
+		return nil, err
+	}
+	var subnets []netip.Prefix
+	for _, a := range k.record.now.Addresses {
+		if a.Link == intent.ManagementPort {
+			subnets = append(subnets, a.Prefix.Masked())
+		}
+	}
+	return subnets, nil
+}
+
 // Declare is the host's desired state: the gateway bridge in the NIC's place,
 // and the management port once the node has a subnet.
 func Declare(g Gateway, m Management, dp intent.Datapath) Config {
-	var c Config
+	c := Config{HideAttachments: dp == intent.UserspaceDatapath, RefuseAdvertisements: dp == intent.SystemDatapath}
 	if g.Foreign == "" {
 		c.addGateway(g, dp)
 	}
@@ -137,12 +155,15 @@ func (c *Config) addManagement(m Management) {
 }
 
 // linkSysctls let the host forward on a link and close it to router
-// advertisements, which OVN's ACLs cannot drop (decision 31).
+// advertisements, which OVN's ACLs cannot drop (decision 31). Its addresses are this
+// host's, so they are usable at once, the link-local one too: no duplicate address
+// detection (decision 24).
 func linkSysctls(link string) []Sysctl {
 	return []Sysctl{
 		{"net/ipv4/conf/" + link + "/forwarding", "1"},
 		{"net/ipv6/conf/" + link + "/accept_ra", "0"},
 		{"net/ipv6/conf/" + link + "/autoconf", "0"},
+		{"net/ipv6/conf/" + link + "/accept_dad", "0"},
 	}
 }
 

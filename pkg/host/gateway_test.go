@@ -57,15 +57,18 @@ func TestDeclareOnUserspace(t *testing.T) {
 			t.Errorf("route %v on %s, wanted the bridge", r.Dst, r.Link)
 		}
 	}
-	if d := cmp.Diff([]host.Hidden{{NIC: "eth0", Bridge: "br-ex"}}, c.Hidden); d != "" {
+	if d := cmp.Diff([]host.Hidden{{NIC: "eth0", Bridge: "br-ex"}}, c.Hidden); d != "" || !c.HideAttachments {
 		t.Errorf("hidden (-wanted +found):\n%s", d)
 	}
 }
 
 func TestDeclareOnTheKernelDatapathHidesNothing(t *testing.T) {
 	c := host.Declare(testGateway(), host.Management{}, intent.SystemDatapath)
-	if len(c.Hidden) != 0 || c.Links[0].TxChecksumOff {
+	if len(c.Hidden) != 0 || c.HideAttachments || c.Links[0].TxChecksumOff {
 		t.Errorf("found %+v, wanted a NIC that is neither hidden nor slowed", c)
+	}
+	if userspace := host.Declare(testGateway(), host.Management{}, intent.UserspaceDatapath); !c.RefuseAdvertisements || userspace.RefuseAdvertisements {
+		t.Error("router advertisements are refused where the kernel forwards, and only there")
 	}
 }
 

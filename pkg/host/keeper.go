@@ -7,6 +7,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/portolan-cni/portolan/pkg/intent"
 )
 
 // Times of the keeper.
@@ -27,17 +29,22 @@ type Keeper struct {
 	kernel   *Kernel
 	log      *slog.Logger
 	declared *latest[Config]
-	indexes  map[int]bool // of the declared links, as of the last Set
-	missing  []string     // declared links, as of the last Set
+	wires    *latest[Config] // beside it; may stay unsaid
+	indexes  map[int]bool    // of the declared links, as of the last Set
+	missing  []string        // declared links, as of the last Set
 }
 
 // NewKeeper makes a keeper; Run starts it.
 func NewKeeper(k *Kernel, log *slog.Logger) *Keeper {
-	return &Keeper{kernel: k, log: log, declared: newLatest[Config]()}
+	return &Keeper{kernel: k, log: log, declared: newLatest[Config](), wires: newLatest[Config]()}
 }
 
 // Declare gives the whole desired state; it returns at once.
 func (k *Keeper) Declare(c Config) { k.declared.put(c) }
+
+// DeclareWires gives what is to be kept beside that, whole: the NICs of physical
+// networks.
+func (k *Keeper) DeclareWires(c Config) { k.wires.put(c) }
 
 // Run keeps the kernel as declared until ctx ends.
 func (k *Keeper) Run(ctx context.Context) {
@@ -140,12 +147,14 @@ func (k *Keeper) next(ctx context.Context, ev *events, w wakes) (wake, error) {
 		case err := <-ev.lost:
 			return 0, err
 		case u := <-ev.links:
-			event = u.Link != nil && k.minds(u.Attrs().Name)
+			event = u.Link != nil && k.minds(u.Attrs())
 		case u := <-ev.addrs:
 			event = k.indexes[u.LinkIndex]
 		case u := <-ev.routes:
 			event = u.Protocol == Protocol || u.Type == unix.RTM_NEWROUTE && k.indexes[u.LinkIndex]
 		case <-k.declared.changed():
+			return onDeclared, nil
+		case <-k.wires.changed():
 			return onDeclared, nil
 		case <-w.retry:
 			return onTime, nil
@@ -160,19 +169,23 @@ func (k *Keeper) next(ctx context.Context, ev *events, w wakes) (wake, error) {
 	}
 }
 
-// minds reports whether a link is declared.
-func (k *Keeper) minds(link string) bool {
+// minds reports whether something is declared of a link.
+func (k *Keeper) minds(l *netlink.LinkAttrs) bool {
 	c, _ := k.declared.peek()
-	_, ok := c.link(link)
-	return ok
+	wires, _ := k.wires.peek()
+	_, ok := c.link(l.Name)
+	_, wire := wires.link(l.Name)
+	return ok || wire || c.RefuseAdvertisements && l.Group == intent.AttachmentGroup
 }
 
 // apply sets what is declared.
 func (k *Keeper) apply(ctx context.Context, nft bool) error {
 	c, version := k.declared.get()
+	wires, _ := k.wires.get()
 	if version == 0 {
 		return nil
 	}
+	c = c.plus(wires)
 	report, err := k.kernel.set(ctx, c, nft)
 	k.missing = report.Missing
 	if ctx.Err() != nil {

@@ -9,6 +9,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/portolan-cni/portolan/pkg/host/dump"
 )
 
 // setLinks finds the declared links and gives them MAC, MTU and state.
@@ -25,9 +27,24 @@ func (p *pass) setLinks() error {
 			continue
 		}
 		p.links[want.Name] = l
-		errs = append(errs, p.setLink(l, want))
+		if err := p.setLink(l, want); !p.vanished(want.Name, err) {
+			errs = append(errs, err)
+		}
 	}
 	return errors.Join(errs...)
+}
+
+// vanished reports whether an error says that a link went while it was worked on,
+// as vswitchd's taps do with it. It counts as missing then: its return is an event.
+func (p *pass) vanished(link string, err error) bool {
+	if !errors.Is(err, unix.ENODEV) {
+		return false
+	}
+	delete(p.links, link)
+	if !slices.Contains(p.report.Missing, link) {
+		p.report.Missing = append(p.report.Missing, link)
+	}
+	return true
 }
 
 func (p *pass) setLink(l netlink.Link, want Link) error {
@@ -44,8 +61,33 @@ func (p *pass) setLink(l netlink.Link, want Link) error {
 		errs = append(errs, p.changed(p.nl.LinkSetMTU(l, want.MTU), "link %s: set MTU %d", want.Name, want.MTU))
 	}
 	if have.Flags&net.FlagUp == 0 {
+		if want.GiveBack && !slices.Contains(p.record.now.Down, want.Name) {
+			p.record.now.Down = append(p.record.now.Down, want.Name)
+			if err := p.record.save(); err != nil {
+				return errors.Join(append(errs, err)...)
+			}
+		}
 		errs = append(errs, p.changed(p.nl.LinkSetUp(l), "link %s: set up", want.Name))
 	}
+	return errors.Join(errs...)
+}
+
+// giveBackLinks takes down what was down before an earlier Set, and is not declared
+// any more.
+func (p *pass) giveBackLinks() error {
+	var errs []error
+	p.record.now.Down = slices.DeleteFunc(p.record.now.Down, func(name string) bool {
+		if l, ok := p.cfg.link(name); ok && l.GiveBack {
+			return false
+		}
+		if l, err := p.nl.LinkByName(name); err == nil && l.Attrs().Flags&net.FlagUp != 0 {
+			if err := p.changed(p.nl.LinkSetDown(l), "link %s: set down", name); err != nil {
+				errs = append(errs, err)
+				return false
+			}
+		}
+		return true
+	})
 	return errors.Join(errs...)
 }
 
@@ -88,6 +130,9 @@ func (p *pass) setLinkAddresses(want Link, have map[string][]netip.Prefix) error
 	for _, a := range want.Addresses {
 		if !slices.Contains(have[want.Name], a) {
 			err := p.changed(p.nl.AddrAdd(p.links[want.Name], newAddr(a)), "link %s: add %s", want.Name, a)
+			if p.vanished(want.Name, err) {
+				break
+			}
 			if errs = append(errs, err); err != nil {
 				continue
 			}
@@ -133,7 +178,7 @@ func (p *pass) sweepAddresses() error {
 
 // addresses lists a link's addresses without link-local ones.
 func (k *Kernel) addresses(l netlink.Link) ([]netip.Prefix, error) {
-	as, err := k.nl.AddrList(l, netlink.FAMILY_ALL)
+	as, err := dump.Whole(func() ([]netlink.Addr, error) { return k.nl.AddrList(l, netlink.FAMILY_ALL) })
 	if err != nil {
 		return nil, err
 	}

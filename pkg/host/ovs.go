@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
@@ -30,8 +31,10 @@ const ownerTag = "portolan/owner"
 // OVS watches the bridges of the node's Open_vSwitch database. Rows of ours are
 // written by the engine; OVS writes only in Cleanup.
 type OVS struct {
-	db   client.Client
-	bell chan struct{}
+	db client.Client
+
+	mu    sync.Mutex // guards bells
+	bells []chan struct{}
 }
 
 // OpenOVS connects to the database (unix:/run/openvswitch/db.sock) and returns
@@ -47,7 +50,7 @@ func OpenOVS(ctx context.Context, endpoint string) (*OVS, error) {
 	if err != nil {
 		return nil, fmt.Errorf("OVS database: %w", err)
 	}
-	o := &OVS{db: db, bell: make(chan struct{}, 1)}
+	o := &OVS{db: db}
 	if err := o.connect(ctx); err != nil {
 		db.Close()
 		return nil, fmt.Errorf("OVS database %s: %w", endpoint, err)
@@ -72,27 +75,38 @@ func (o *OVS) connect(ctx context.Context) error {
 		client.WithTable(br, &br.Name, &br.Ports, &br.DatapathType, &br.ExternalIDs),
 		client.WithTable(port, &port.Name, &port.Interfaces),
 		client.WithTable(iface, &iface.Name, &iface.Type, &iface.Ofport, &iface.Error),
-		client.WithTable(root, &root.Bridges)))
+		client.WithTable(root, &root.Bridges, &root.ExternalIDs, &root.OtherConfig)))
 	return err
 }
 
 // Close ends the connection.
 func (o *OVS) Close() { o.db.Close() }
 
-// Changed is ready when the database may have changed since it was last
-// received from. It may miss a change: look once a second as well.
-func (o *OVS) Changed() <-chan struct{} { return o.bell }
+// Changed makes a channel that is ready when the database may have changed since
+// it was last received from. It may miss a change: look once a second as well.
+func (o *OVS) Changed() <-chan struct{} {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	bell := make(chan struct{}, 1)
+	o.bells = append(o.bells, bell)
+	return bell
+}
 
 func (o *OVS) ring() {
-	select {
-	case o.bell <- struct{}{}:
-	default:
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, bell := range o.bells {
+		select {
+		case bell <- struct{}{}:
+		default:
+		}
 	}
 }
 
 // Bridge is an OVS bridge as vswitchd has it.
 type Bridge struct {
 	Datapath intent.Datapath
+	Ours     bool                  // the engine's
 	Ports    map[string]BridgePort // by name
 }
 
@@ -110,23 +124,63 @@ func (o *OVS) Bridge(ctx context.Context, name string) (Bridge, bool, error) {
 	if err != nil || len(bridges) == 0 {
 		return Bridge{}, false, err
 	}
-	b := Bridge{Datapath: intent.SystemDatapath, Ports: map[string]BridgePort{}}
-	if bridges[0].DatapathType != "" {
-		b.Datapath = intent.Datapath(bridges[0].DatapathType)
+	b, _ := o.bridgeOf(ctx, &bridges[0])
+	return b, true, nil
+}
+
+// bridgeOf reads a bridge's ports; false when some are not there, or not yet.
+func (o *OVS) bridgeOf(ctx context.Context, row *vswitch.Bridge) (Bridge, bool) {
+	b := Bridge{Datapath: intent.SystemDatapath, Ours: row.ExternalIDs[ownerTag] != "", Ports: map[string]BridgePort{}}
+	if row.DatapathType != "" {
+		b.Datapath = intent.Datapath(row.DatapathType)
 	}
-	for _, id := range bridges[0].Ports {
+	whole := true
+	for _, id := range row.Ports {
 		port := &vswitch.Port{UUID: id}
 		if o.db.Get(ctx, port) != nil {
-			continue // gone since
+			whole = false
+			continue
 		}
 		for _, id := range port.Interfaces {
 			iface := &vswitch.Interface{UUID: id}
-			if o.db.Get(ctx, iface) == nil {
-				b.Ports[iface.Name] = portOf(iface)
+			if o.db.Get(ctx, iface) != nil {
+				whole = false
+				continue
 			}
+			b.Ports[iface.Name] = portOf(iface)
 		}
 	}
-	return b, true, nil
+	return b, whole
+}
+
+// Switch is all bridges of a node and what is mapped to them.
+type Switch struct {
+	Bridges  map[string]Bridge // by name
+	Mappings []string          // of ovn-bridge-mappings: "network:bridge"
+}
+
+// Switch reads the bridges. It is false while the copy of the database is not whole:
+// it is being read again after its connection broke, and what is missing in it may
+// be there.
+func (o *OVS) Switch(ctx context.Context) (Switch, bool) {
+	s := Switch{Bridges: map[string]Bridge{}}
+	var roots []vswitch.OpenvSwitch
+	if !o.db.Connected() || o.db.List(ctx, &roots) != nil || len(roots) == 0 {
+		return s, false
+	}
+	for _, id := range roots[0].Bridges {
+		row := &vswitch.Bridge{UUID: id}
+		if o.db.Get(ctx, row) != nil {
+			return s, false
+		}
+		b, whole := o.bridgeOf(ctx, row)
+		if !whole {
+			return s, false
+		}
+		s.Bridges[row.Name] = b
+	}
+	s.Mappings = strings.Split(roots[0].ExternalIDs["ovn-bridge-mappings"], ",")
+	return s, true
 }
 
 func portOf(i *vswitch.Interface) BridgePort {

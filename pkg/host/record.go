@@ -1,6 +1,7 @@
 package host
 
 import (
+	"cmp"
 	"maps"
 	"net/netip"
 	"path/filepath"
@@ -16,6 +17,7 @@ type record struct {
 	Addresses []ownedAddress      `json:"addresses,omitempty"`
 	Sysctls   map[string]string   `json:"sysctls,omitempty"`  // path → the value before ours
 	Features  map[string][]string `json:"features,omitempty"` // link → ethtool features that were on
+	Down      []string            `json:"down,omitempty"`     // links that were down
 }
 
 type ownedAddress struct {
@@ -24,19 +26,24 @@ type ownedAddress struct {
 }
 
 func (r record) clone() record {
-	return record{slices.Clone(r.Addresses), maps.Clone(r.Sysctls), maps.Clone(r.Features)}
+	return record{slices.Clone(r.Addresses), maps.Clone(r.Sysctls), maps.Clone(r.Features), slices.Clone(r.Down)}
 }
 
 func (r record) equal(o record) bool {
 	return slices.Equal(r.Addresses, o.Addresses) && maps.Equal(r.Sysctls, o.Sysctls) &&
-		maps.EqualFunc(r.Features, o.Features, slices.Equal[[]string])
+		maps.EqualFunc(r.Features, o.Features, slices.Equal[[]string]) && slices.Equal(r.Down, o.Down)
 }
 
 // claim adds an address.
 func (r *record) claim(a ownedAddress) {
-	if !slices.Contains(r.Addresses, a) {
-		r.Addresses = append(r.Addresses, a)
+	if slices.Contains(r.Addresses, a) {
+		return
 	}
+	r.Addresses = append(r.Addresses, a)
+	// In an order of their own: the file must not depend on which came first.
+	slices.SortFunc(r.Addresses, func(a, b ownedAddress) int {
+		return cmp.Or(cmp.Compare(a.Link, b.Link), a.Prefix.Compare(b.Prefix))
+	})
 }
 
 // release forgets an address.

@@ -8,6 +8,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/portolan-cni/portolan/pkg/host/dump"
 )
 
 // Refusal is a NIC that is not taken over, and what to do about it. It is the
@@ -29,7 +31,7 @@ func (r *Refusal) Error() string {
 	return s + " " + r.Hint
 }
 
-const forceHint = "Then start the agent again; or start it with --gateway-takeover=force to take the NIC as it is."
+const forceHint = "Then start the agent again; or set spec.gateway.takeover to force in the Cluster file to take the NIC as it is."
 
 // refuse finds out whether somebody else would put back what we take from a NIC.
 func (k *Kernel) refuse(l netlink.Link, runDir string) error {
@@ -54,10 +56,11 @@ func (k *Kernel) refuse(l netlink.Link, runDir string) error {
 	return k.refuseLease(l)
 }
 
-// refuseLease finds addresses that somebody has to renew.
+// refuseLease finds addresses that somebody has to renew. How long they have left is
+// not said: a reason that reads otherwise at each start would be told each time.
 func (k *Kernel) refuseLease(l netlink.Link) error {
 	nic := l.Attrs().Name
-	as, err := k.nl.AddrList(l, netlink.FAMILY_ALL)
+	as, err := dump.Whole(func() ([]netlink.Addr, error) { return k.nl.AddrList(l, netlink.FAMILY_ALL) })
 	if err != nil {
 		return err
 	}
@@ -67,11 +70,11 @@ func (k *Kernel) refuseLease(l netlink.Link) error {
 			continue
 		}
 		if p.Addr().Is6() {
-			return &Refusal{NIC: nic, Reason: fmt.Sprintf("its address %s is from router advertisements or DHCPv6, and ends in %d s", p, a.ValidLft),
+			return &Refusal{NIC: nic, Reason: fmt.Sprintf("its address %s is from router advertisements or DHCPv6, and expires", p),
 				File: "/etc/network/interfaces.d/" + nic, Text: fmt.Sprintf("iface %s inet6 static\n  address %s\n  accept_ra 0\n", nic, p),
 				Hint: forceHint}
 		}
-		return &Refusal{NIC: nic, Reason: fmt.Sprintf("its address %s is a DHCP lease, which ends in %d s", p, a.ValidLft),
+		return &Refusal{NIC: nic, Reason: fmt.Sprintf("its address %s is a DHCP lease, which ends", p),
 			File: "/etc/network/interfaces.d/" + nic, Text: fmt.Sprintf("auto %s\niface %s inet static\n  address %s\n", nic, nic, p) + gatewayLine(k, l),
 			Hint: forceHint}
 	}
@@ -97,16 +100,16 @@ func unfit(l netlink.Link) error {
 	a := l.Attrs()
 	switch {
 	case a.EncapType != "ether":
-		return &Refusal{NIC: a.Name, Reason: "it is no Ethernet device but " + a.EncapType, Hint: "Name another with --gateway-interface."}
+		return &Refusal{NIC: a.Name, Reason: "it is no Ethernet device but " + a.EncapType, Hint: "Name another as spec.gateway.interface in the Cluster file."}
 	case l.Type() == "openvswitch", l.Type() == "tuntap":
 		return &Refusal{NIC: a.Name, Reason: "it is a virtual port of its own (" + l.Type() + ") in no OVS bridge with a NIC",
-			Hint: "Name the NIC with --gateway-interface."}
+			Hint: "Name the NIC as spec.gateway.interface in the Cluster file."}
 	case l.Type() == "bridge":
 		return &Refusal{NIC: a.Name, Reason: "it is a Linux bridge, which OVS cannot take in",
 			Hint: "Move the address to the bridge's NIC, or to an OVS bridge, which would be used as it is."}
 	case a.MasterIndex != 0:
 		return &Refusal{NIC: a.Name, Reason: "it is a port of another device (bond, bridge or VRF)",
-			Hint: "Name that device with --gateway-interface if it is a bond; else take the NIC out of it."}
+			Hint: "Name that device as spec.gateway.interface in the Cluster file if it is a bond; else take the NIC out of it."}
 	}
 	return nil
 }

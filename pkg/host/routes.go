@@ -10,6 +10,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/portolan-cni/portolan/pkg/host/dump"
 )
 
 // ip6DefaultMetric is what the kernel makes of metric 0 in IPv6.
@@ -28,7 +30,10 @@ func (p *pass) setRoutes() error {
 		r = r.canonical()
 		wanted[r] = true
 		if l := p.links[r.Link]; l != nil && !slices.Contains(have, r) {
-			errs = append(errs, p.changed(p.nl.RouteReplace(r.netlink(l)), "route %s on %s", r.Dst, r.Link))
+			err := p.changed(p.nl.RouteReplace(r.netlink(l)), "route %s on %s", r.Dst, r.Link)
+			if !p.vanished(r.Link, err) {
+				errs = append(errs, err)
+			}
 		}
 	}
 	for _, r := range have {
@@ -58,7 +63,9 @@ func (p *pass) replaced(r Route) bool {
 // ownRoutes lists the routes that bear our protocol, in every table.
 func (k *Kernel) ownRoutes() ([]Route, error) {
 	filter := &netlink.Route{Protocol: Protocol, Table: unix.RT_TABLE_UNSPEC}
-	rs, err := k.nl.RouteListFiltered(netlink.FAMILY_ALL, filter, netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
+	rs, err := dump.Whole(func() ([]netlink.Route, error) {
+		return k.nl.RouteListFiltered(netlink.FAMILY_ALL, filter, netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("list routes: %w", err)
 	}
@@ -74,7 +81,7 @@ func (k *Kernel) ownRoutes() ([]Route, error) {
 }
 
 func (k *Kernel) linkNames() (map[int]string, error) {
-	ls, err := k.nl.LinkList()
+	ls, err := dump.Whole(k.nl.LinkList)
 	if err != nil {
 		return nil, fmt.Errorf("list links: %w", err)
 	}
@@ -143,7 +150,7 @@ func addrOf(ip net.IP) netip.Addr {
 
 // setRules adds the declared rules and sweeps ours that are not declared.
 func (p *pass) setRules() error {
-	rs, err := p.nl.RuleList(netlink.FAMILY_ALL)
+	rs, err := dump.Whole(func() ([]netlink.Rule, error) { return p.nl.RuleList(netlink.FAMILY_ALL) })
 	if err != nil {
 		return fmt.Errorf("list rules: %w", err)
 	}

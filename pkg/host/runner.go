@@ -34,9 +34,11 @@ type Runner struct {
 	Loader *FlowLoader
 	log    *slog.Logger
 	node   *latest[Node]
+	loan   *loan // between declarations and the keeper
 
 	// Of watch's goroutine alone.
 	attached bool
+	gateway  time.Time // since when a vswitchd that waits has the gateway's flows; zero: it has not
 	flows    GatewayFlows
 	nicError string
 
@@ -47,7 +49,11 @@ type Runner struct {
 // NewRunner makes a runner. bridge is the gateway's, ours or not; runDir is where
 // vswitchd has its sockets (/run/openvswitch).
 func NewRunner(k *Kernel, ovs *OVS, bridge, runDir string, log *slog.Logger) *Runner {
-	return &Runner{kernel: k, ovs: ovs, Keeper: NewKeeper(k, log), Loader: NewFlowLoader(bridge, runDir, log), log: log, node: newLatest[Node]()}
+	keeper := NewKeeper(k, log)
+	return &Runner{
+		kernel: k, ovs: ovs, Keeper: keeper, Loader: NewFlowLoader(bridge, runDir, log), log: log, node: newLatest[Node](),
+		loan: &loan{kernel: k, keeper: keeper, log: log},
+	}
 }
 
 // Declare gives what to keep; it returns at once. What was found about a gateway
@@ -66,6 +72,7 @@ func (r *Runner) Run(ctx context.Context) {
 	var wg sync.WaitGroup
 	wg.Go(func() { r.Keeper.Run(ctx) })
 	wg.Go(func() { r.Loader.Run(ctx) })
+	wg.Go(func() { r.loan.run(ctx) })
 	r.watch(ctx)
 	wg.Wait()
 }
@@ -73,20 +80,62 @@ func (r *Runner) Run(ctx context.Context) {
 func (r *Runner) watch(ctx context.Context) {
 	tick := time.NewTicker(reread)
 	defer tick.Stop()
+	changed := r.ovs.Changed()
 	seen := 0
 	for {
 		if n, version := r.node.get(); version > 0 {
 			r.look(ctx, n, version != seen)
 			seen = version
 		}
+		var again <-chan time.Time
+		if !r.release(ctx) {
+			again = time.After(releasePace)
+		}
 		select {
+		case <-again:
 		case <-ctx.Done():
 			return
 		case <-r.node.changed():
-		case <-r.ovs.Changed():
+		case <-changed:
 		case <-tick.C:
 		}
 	}
+}
+
+// releasePace is how often it is looked whether a vswitchd that waits for its flows
+// has them.
+const releasePace = 50 * time.Millisecond
+
+// flowsOfOVN is how long a vswitchd that has the gateway's flows waits for br-int's:
+// an ovn-controller that has been started too takes its time before it writes
+// (ovn-ofctrl-wait-before-clear), and the node itself is cut off meanwhile.
+const flowsOfOVN = 2 * time.Second
+
+// release lets a vswitchd that has started, and waits, move packets once it has all
+// flows: the gateway's, and ovn-controller's, which come in one bundle. It reports
+// whether nothing waits.
+func (r *Runner) release(ctx context.Context) bool {
+	if !r.ovs.Holding(ctx) {
+		return true
+	}
+	if !r.Loader.Current() {
+		r.gateway = time.Time{}
+		return false
+	}
+	if r.gateway.IsZero() {
+		r.gateway = time.Now()
+	}
+	n, err := r.Loader.Flows(ctx, intent.IntegrationBridge)
+	if (err != nil || n == 0) && time.Since(r.gateway) < flowsOfOVN {
+		return false
+	}
+	if err := r.ovs.ReleasePackets(ctx); err != nil {
+		r.log.Error("vswitchd not released", "error", err)
+		return false
+	}
+	r.gateway = time.Time{}
+	r.log.Info("vswitchd has its flows again", "of_ovn", n)
+	return true
 }
 
 // look compares the bridge with what was declared last and declares what follows.
@@ -106,7 +155,7 @@ func (r *Runner) look(ctx context.Context, n Node, fresh bool) {
 		r.giveBack(n.Gateway)
 	}
 	if r.attached && (fresh || !was) {
-		r.Keeper.Declare(Declare(n.Gateway, n.Management, n.Datapath))
+		r.loan.declare(n.Gateway, Declare(n.Gateway, n.Management, n.Datapath))
 	}
 	if nic.Number > 0 {
 		r.declareFlows(n, nic.Number, b.Ports[PatchPort(n.Gateway.Bridge, n.Name)].Number)

@@ -15,8 +15,9 @@ type Kernel struct {
 	nl     *netlink.Handle
 	procfs string // "/proc/sys"
 
-	mu     sync.Mutex // one Set at a time; guards record
-	record store
+	mu         sync.Mutex // one Set at a time; guards record and advertised
+	record     store
+	advertised *[]string // devices whose router advertisements were last seen refused; nil: not known
 }
 
 // Open returns the kernel of the calling thread's network namespace. stateDir
@@ -54,14 +55,17 @@ func (k *Kernel) set(ctx context.Context, cfg Config, nft bool) (Report, error) 
 		return Report{}, err
 	}
 	p := &pass{Kernel: k, cfg: cfg, links: map[string]netlink.Link{}}
-	steps := []func() error{p.setLinks, p.setFeatures, p.setSysctls}
+	// Sysctls before links: one that comes up open to router advertisements may
+	// have believed one when it is closed.
+	steps := []func() error{p.giveBackLinks, p.setSysctls, p.setLinks, p.setFeatures}
 	if nft {
 		// Before the addresses move: what the bridge brings is taken by the kernel
 		// wherever the address is, so nothing is lost and nothing answered twice.
-		steps = append(steps, func() error { return p.setHidden(ctx) })
+		steps = append(steps, func() error { return p.setHidden(ctx) }, func() error { return p.hideAttachments(ctx) })
+		k.advertised = nil
 	}
 	// Addresses before routes: the kernel drops routes with their preferred source.
-	steps = append(steps, p.setAddresses, p.setRoutes, p.setRules)
+	steps = append(steps, p.setAddresses, p.setRoutes, p.setRules, func() error { return p.refuseAdvertisements(ctx) })
 	var errs []error
 	for _, step := range steps {
 		errs = append(errs, step())

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -72,6 +73,8 @@ func fullConfig() host.Config {
 		},
 		Sysctls: []host.Sysctl{{Path: "net/ipv4/conf/d0/rp_filter", Value: "2"}, {Path: "net/ipv4/conf/none/rp_filter", Value: "2"}},
 		Hidden:  []host.Hidden{{NIC: "d1", Bridge: "d0"}},
+
+		HideAttachments: true,
 	}
 }
 
@@ -86,6 +89,33 @@ func TestSetTwiceWritesOnce(t *testing.T) {
 	}
 	if r := set(t, openKernel(t, t.TempDir()), fullConfig()); r.Changes != 0 {
 		t.Errorf("without a record: found %d changes, wanted none", r.Changes)
+	}
+}
+
+// TestARestartKeepsTheManagementPort has a new agent that does not know its node's
+// subnets yet declare what an earlier one managed: nothing is written.
+func TestARestartKeepsTheManagementPort(t *testing.T) {
+	dummies(t, intent.ManagementPort)
+	dir := t.TempDir()
+	declared := func(subnets []netip.Prefix) host.Config {
+		m := host.Management{Subnets: subnets, PodSubnets: mustPrefixes("10.244.0.0/16", "fd00:10:244::/48"), MTU: 1400}
+		return host.Declare(host.Gateway{Foreign: intent.SystemDatapath}, m, intent.SystemDatapath)
+	}
+	k := openKernel(t, dir)
+	if got, err := k.Managed(); err != nil || len(got) != 0 {
+		t.Fatalf("a new node manages %v, %v", got, err)
+	}
+	want := mustPrefixes("10.244.1.0/24", "fd00:10:244:1::/64")
+	if r := set(t, k, declared(want)); r.Changes < 6 || len(r.Missing) != 0 {
+		t.Fatalf("found %+v, wanted all written", r)
+	}
+	k = openKernel(t, dir)
+	got, err := k.Managed()
+	if err != nil || !slices.Equal(got, want) {
+		t.Fatalf("after a restart it manages %v, %v, want %v", got, err, want)
+	}
+	if r := set(t, k, declared(got)); r.Changes != 0 {
+		t.Errorf("found %d changes, wanted none", r.Changes)
 	}
 }
 

@@ -1,6 +1,8 @@
 package intent
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"net/netip"
 	"slices"
 )
@@ -12,8 +14,12 @@ const KindHost Kind = "Host"
 const (
 	IntegrationBridge = "br-int"
 	ManagementPort    = "ovn-k8s-mp0"
-	PhysicalNetwork   = "physnet" // what the localnet port of the gateway bridge says
+	GatewayNetwork    = "physnet" // what the localnet port of the gateway bridge says
 )
+
+// AttachmentGroup is the link group of the node's ends of pods' veth pairs: "port"
+// in ASCII. On the userspace datapath a rule hides that group from the kernel's stack.
+const AttachmentGroup = 0x706f7274
 
 // Datapath is OVS's datapath_type of a node's bridges.
 type Datapath string
@@ -42,6 +48,22 @@ type Host struct {
 	// WaitBeforeClear is how long ovn-controller keeps old flows after its start,
 	// in milliseconds: its measured first computation (decision 33). 0: 5,000.
 	WaitBeforeClear int
+	// PhysicalBridges are the wires that localnets of this node may be on, by Network.
+	PhysicalBridges []PhysicalBridge
+}
+
+// PhysicalBridge maps a PhysicalNetwork to a bridge of this node.
+type PhysicalBridge struct {
+	Network string // the PhysicalNetwork's name
+	Bridge  string
+	NIC     string // that Bridge is made for; "" when the bridge was there before us
+}
+
+// PhysicalBridgeName is the bridge that is made for a PhysicalNetwork's NIC: the
+// network's name may be longer than a device's.
+func PhysicalBridgeName(network string) string {
+	sum := sha256.Sum256([]byte(network))
+	return "br-" + hex.EncodeToString(sum[:6])
 }
 
 // Key is Host/node.
@@ -55,5 +77,6 @@ func (h *Host) Equal(o Object) bool {
 	g := o.(*Host)
 	return h.Node == g.Node && h.Chassis == g.Chassis && h.Datapath == g.Datapath && h.Bridge == g.Bridge &&
 		h.NIC == g.NIC && h.BridgeMAC == g.BridgeMAC && h.BridgeMTU == g.BridgeMTU &&
-		slices.Equal(h.EncapIPs, g.EncapIPs) && h.Remote == g.Remote && h.WaitBeforeClear == g.WaitBeforeClear
+		slices.Equal(h.EncapIPs, g.EncapIPs) && h.Remote == g.Remote && h.WaitBeforeClear == g.WaitBeforeClear &&
+		slices.Equal(h.PhysicalBridges, g.PhysicalBridges)
 }

@@ -35,6 +35,8 @@ type Cluster struct {
 	Insecure     bool           // --insecure-databases
 	TransitKey   int            // tunnel key of the transit switch; 0: 16711683
 	ExternalPort [2]uint16      // SNAT's external port range, first and last; zero: not limited
+	Isolated     bool           // pods name definitions of their own namespace and of Shared only
+	Shared       []string       // namespaces
 }
 
 // Key is always ClusterKey.
@@ -52,7 +54,7 @@ func (c *Cluster) Equal(o Object) bool {
 		slices.Equal(a.ServiceNets, b.ServiceNets)
 	return eq && a.Zone == b.Zone && a.GlobalZone == b.GlobalZone && a.MTU == b.MTU && a.PuntRate == b.PuntRate &&
 		a.Multicast == b.Multicast && a.GatewayVLAN == b.GatewayVLAN && a.Insecure == b.Insecure &&
-		a.TransitKey == b.TransitKey && a.ExternalPort == b.ExternalPort
+		a.TransitKey == b.TransitKey && a.ExternalPort == b.ExternalPort && a.Isolated == b.Isolated && slices.Equal(a.Shared, b.Shared)
 }
 
 // Gateway is how a node reaches the world outside: the bridge that has its NIC.
@@ -137,15 +139,24 @@ func (n *Namespace) Equal(o Object) bool {
 // Attachment is one interface of a pod: the allocation of one network
 // (k8s.ovn.org/pod-networks). Allocation is input: compile never allocates.
 type Attachment struct {
-	Network   string         // "default", or "namespace/nad[/index]"
+	Network   string         // "default", or the definition: "namespace/nad[/index]"
 	MAC       string         // lower case with colons
-	Addresses []netip.Prefix // with the subnet's length; empty: not allocated yet
+	Addresses []netip.Prefix // with the subnet's length; empty: not allocated yet, or a network that gives none
 	Gateways  []netip.Addr
+	TunnelKey int // of the port on a layer2 network, 1..32767; 0: none is asked for
+	Bandwidth Bandwidth
+}
+
+// Bandwidth limits one interface, in bits a second and bits; a rate of 0 is no
+// limit, a burst of 0 leaves the burst to the compiler. Ingress is towards the pod.
+type Bandwidth struct {
+	IngressRate, IngressBurst, EgressRate, EgressBurst int64
 }
 
 // Equal compares every field.
 func (a Attachment) Equal(b Attachment) bool {
-	return a.Network == b.Network && a.MAC == b.MAC && slices.Equal(a.Addresses, b.Addresses) && slices.Equal(a.Gateways, b.Gateways)
+	return a.Network == b.Network && a.MAC == b.MAC && slices.Equal(a.Addresses, b.Addresses) && slices.Equal(a.Gateways, b.Gateways) &&
+		a.TunnelKey == b.TunnelKey && a.Bandwidth == b.Bandwidth
 }
 
 // Pod is a pod that has a node and is not host-networked. A pod that has run to
@@ -158,6 +169,12 @@ type Pod struct {
 	Node        string
 	Labels      map[string]string
 	Attachments []Attachment // sorted by Network
+	Selection   string       // k8s.v1.cni.cncf.io/networks as it stands, for the CNI server
+	Instead     string       // v1.multus-cni.io/default-network as it stands
+	Bandwidth   Bandwidth    // of the default network, where its Attachment has none
+	// Status is the annotation k8s.v1.cni.cncf.io/network-status as it stands, for the
+	// agent that writes it. It is no intent, and no engine is given it.
+	Status string
 }
 
 // Key is Pod/namespace/name.
@@ -168,11 +185,11 @@ func (p *Pod) Buckets() []Bucket {
 	return []Bucket{{PodsByNode, p.Node}, {PodsByNamespace, p.Namespace}}
 }
 
-// Equal compares every field.
+// Equal compares every field but Status.
 func (p *Pod) Equal(o Object) bool {
 	q := o.(*Pod)
 	return p.Namespace == q.Namespace && p.Name == q.Name && p.UID == q.UID && p.Mirror == q.Mirror && p.Node == q.Node &&
-		maps.Equal(p.Labels, q.Labels) && slices.EqualFunc(p.Attachments, q.Attachments, Attachment.Equal)
+		maps.Equal(p.Labels, q.Labels) && p.Selection == q.Selection && p.Instead == q.Instead && p.Bandwidth == q.Bandwidth && slices.EqualFunc(p.Attachments, q.Attachments, Attachment.Equal)
 }
 
 // Attachment returns the pod's interface on a network.
@@ -183,38 +200,4 @@ func (p *Pod) Attachment(network string) (Attachment, bool) {
 		}
 	}
 	return Attachment{}, false
-}
-
-// Topology is a network's shape.
-type Topology string
-
-// The topologies.
-const (
-	Layer3   Topology = "layer3"
-	Layer2   Topology = "layer2"
-	Localnet Topology = "localnet"
-)
-
-// DefaultNetwork is the name of the cluster's default pod network.
-const DefaultNetwork = "default"
-
-// Network is one logical network; the default pod network is one like any other.
-type Network struct {
-	Name     string
-	ID       int // 0 for the default network
-	Topology Topology
-	Subnets  []netip.Prefix
-	MTU      int
-}
-
-// Key is Network/name.
-func (n *Network) Key() Key { return Key{KindNetwork, n.Name} }
-
-// Buckets is empty.
-func (n *Network) Buckets() []Bucket { return nil }
-
-// Equal compares every field.
-func (n *Network) Equal(o Object) bool {
-	m := o.(*Network)
-	return n.Name == m.Name && n.ID == m.ID && n.Topology == m.Topology && slices.Equal(n.Subnets, m.Subnets) && n.MTU == m.MTU
 }

@@ -10,13 +10,18 @@ type Kind string
 
 // The kinds. Set and Member are derived in the store (see membership.go).
 const (
-	KindCluster   Kind = "Cluster"
-	KindNode      Kind = "Node"
-	KindNamespace Kind = "Namespace"
-	KindNetwork   Kind = "Network"
-	KindPod       Kind = "Pod"
-	KindSet       Kind = "Set"
-	KindMember    Kind = "Member"
+	KindBlock           Kind = "Block"
+	KindClaim           Kind = "IPAMClaim"
+	KindCluster         Kind = "Cluster"
+	KindDefinition      Kind = "Definition"
+	KindMember          Kind = "Member"
+	KindNamespace       Kind = "Namespace"
+	KindNetwork         Kind = "Network"
+	KindNode            Kind = "Node"
+	KindPhysicalNetwork Kind = "PhysicalNetwork"
+	KindPod             Kind = "Pod"
+	KindPresence        Kind = "Presence"
+	KindSet             Kind = "Set"
 )
 
 // Key identifies an object. Name is "namespace/name" for namespaced kinds.
@@ -57,4 +62,15 @@ type Object interface {
 	Buckets() []Bucket
 	// Equal reports whether nothing that a unit could read differs; o has the same kind.
 	Equal(o Object) bool
+}
+
+// Kinds has an empty object of every kind that a door puts into a store: all but
+// the derived ones. It is for what must handle objects of any kind, such as a
+// recording; compilers have no use for it.
+func Kinds() map[Kind]Object {
+	return map[Kind]Object{
+		KindCluster: &Cluster{}, KindHost: &Host{}, KindNamespace: &Namespace{}, KindNetwork: &Network{},
+		KindNode: &Node{}, KindPod: &Pod{}, KindBlock: &Block{}, KindDefinition: &Definition{},
+		KindPhysicalNetwork: &PhysicalNetwork{}, KindPresence: &Presence{}, KindClaim: &Claim{},
+	}
 }

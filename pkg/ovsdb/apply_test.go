@@ -199,6 +199,19 @@ func TestMapEntryIsReplacedInOneMutate(t *testing.T) {
 	}
 }
 
+// A key may be there that the engine does not know as its own: another program's, or
+// one that was read while no unit wanted its row.
+func TestMapEntryIsWrittenOverOneThatIsThere(t *testing.T) {
+	_, c := nbPair(t)
+	global := rows.Ref{Table: "NB:NB_Global", ID: rows.Singleton}
+	raw(t, c, `{"op":"update","table":"NB_Global","where":[],"row":{"options":["map",[["k","stale"],["theirs","1"]]]}}`)
+	mustCommit(t, c, group("g", edge(engine.Add, rows.Entry(global, "options", "k", "new"))))
+	res := raw(t, c, `{"op":"select","table":"NB_Global","where":[],"columns":["options"]}`)
+	if got := string(res[0].Rows[0]["options"]); got != `["map",[["k","new"],["theirs","1"]]]` {
+		t.Fatalf("options is %s", got)
+	}
+}
+
 func TestRequiredSetChangesItsOnlyElement(t *testing.T) {
 	_, c := nbPair(t)
 	meter := rows.New("NB:Meter", "m", map[string]rows.Value{"name": rows.Str("m"), "unit": rows.Str("kbps")})

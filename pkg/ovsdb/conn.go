@@ -24,6 +24,7 @@ const LockName = "portolan"
 const (
 	backoffMin   = 50 * time.Millisecond
 	backoffMax   = 5 * time.Second
+	backoffLocal = 250 * time.Millisecond // the most for a socket of this machine: nobody else is kept waiting
 	defaultProbe = 10 * time.Second
 )
 
@@ -33,9 +34,10 @@ type Config struct {
 	// Endpoint is unix:PATH, tcp:HOST:PORT or ssl:HOST:PORT; several, separated by
 	// commas, are the servers of one clustered database, of which the leader is used.
 	Endpoint string
-	Zone     string      // value of portolan/zone; not used in Open_vSwitch
-	TLS      *tls.Config // for ssl:
-	Lock     bool        // hold LockName, and assert it in every transaction
+	Zone     string // value of portolan/zone; not used in Open_vSwitch
+	// TLS is for ssl:; it is asked before each connection, so that certificates may change.
+	TLS  func() (*tls.Config, error)
+	Lock bool // hold LockName, and assert it in every transaction
 	// Probe is how long the server may be silent before it is asked, and again
 	// before it is given up; 0: 10 s.
 	Probe  time.Duration
@@ -51,6 +53,7 @@ type State struct {
 	Up    bool   // connected, and the lock held if one is wanted
 	HvCfg int64  // NB: the lowest nb_cfg that every chassis has installed
 	Drift uint64 // counts deletions of rows with our tags by somebody else
+	Left  uint64 // counts updates in which rows without our tags went
 	Err   string // why it is not up
 }
 
@@ -118,6 +121,14 @@ func (c *Conn) State() State {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.state
+}
+
+// Moved returns what is known now, and a channel that is closed when that has
+// changed. Any number may listen.
+func (c *Conn) Moved() (State, <-chan struct{}) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.state, c.changed
 }
 
 // Changed rings when State has changed. It is a doorbell: one ring may stand for
@@ -215,8 +226,16 @@ func (c *Conn) run(ctx context.Context, first chan<- error) {
 		case <-ctx.Done():
 			t.Stop()
 		}
-		backoff = min(2*backoff, backoffMax)
+		backoff = min(2*backoff, c.cfg.slowest())
 	}
+}
+
+// slowest is the longest pause between two attempts.
+func (c Config) slowest() time.Duration {
+	if strings.HasPrefix(c.Endpoint, "unix:") && !strings.Contains(c.Endpoint, ",") {
+		return backoffLocal
+	}
+	return backoffMax
 }
 
 // connect tries the endpoints in order until one has the database we want.
@@ -327,7 +346,7 @@ func (c *Conn) keep(ctx context.Context, r *rpc) error {
 	}
 }
 
-func dial(ctx context.Context, endpoint string, config *tls.Config) (net.Conn, error) {
+func dial(ctx context.Context, endpoint string, config func() (*tls.Config, error)) (net.Conn, error) {
 	scheme, address, ok := strings.Cut(endpoint, ":")
 	if !ok {
 		return nil, fmt.Errorf("endpoint %q: wanted unix:PATH, tcp:HOST:PORT or ssl:HOST:PORT", endpoint)
@@ -342,7 +361,11 @@ func dial(ctx context.Context, endpoint string, config *tls.Config) (net.Conn, e
 		if config == nil {
 			return nil, fmt.Errorf("endpoint %q: no TLS configuration", endpoint)
 		}
-		return (&tls.Dialer{NetDialer: &d, Config: config}).DialContext(ctx, "tcp", address)
+		c, err := config()
+		if err != nil {
+			return nil, err
+		}
+		return (&tls.Dialer{NetDialer: &d, Config: c}).DialContext(ctx, "tcp", address)
 	}
 	return nil, fmt.Errorf("endpoint %q: scheme %q, wanted unix, tcp or ssl", endpoint, scheme)
 }

@@ -264,3 +264,11 @@ func TestForeignDeletionIsDrift(t *testing.T) {
 	s.Transact("OVN_Northbound", `{"op":"delete","table":"Logical_Switch","where":[["name","==","s1"]]}`)
 	until(t, c, "drift", func(st State) bool { return st.Drift == 1 })
 }
+
+func TestAForeignRowsEndIsTold(t *testing.T) {
+	s := nbServer(t)
+	c, _ := connect(t, Config{DB: rows.NB, Endpoint: s.Endpoint})
+	s.Transact("OVN_Northbound", `{"op":"insert","table":"Logical_Switch","row":{"name":"other"}}`)
+	s.Transact("OVN_Northbound", `{"op":"delete","table":"Logical_Switch","where":[["name","==","other"]]}`)
+	until(t, c, "a foreign row's end", func(st State) bool { return st.Left == 1 && st.Drift == 0 })
+}

@@ -47,14 +47,11 @@ func FuzzReadRow(f *testing.F) {
 	f.Add([]byte(`{"_uuid":["uuid","11111111-2222-4333-8444-555555555555"],"name":"g","load_balancer":["set",[]]}`))
 	f.Add([]byte(`{"_uuid":["uuid",""],"name":["set",[]],"load_balancer":["uuid","x"]}`))
 	f.Add([]byte(`{}`))
-	f.Fuzz(func(t *testing.T, text []byte) {
-		var raw map[string]json.RawMessage
-		if json.Unmarshal(text, &raw) != nil {
-			return
-		}
+	f.Fuzz(func(_ *testing.T, line []byte) {
 		for _, table := range []rows.Table{"NB:Load_Balancer_Group", "NB:Static_MAC_Binding"} {
-			r := &reader{db: rows.NB, zone: "z", byUUID: map[string]*foundRow{}, parent: map[string]rows.Parent{}}
-			if r.add(table, raw) != nil {
+			r := newReader(rows.NB)
+			reply := append(append([]byte(`[{"rows":[`), line...), `]}]`...)
+			if r.results(reply, []rows.Table{table}) != nil || len(r.found) == 0 {
 				continue
 			}
 			r.identify()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -33,12 +34,22 @@ type Database interface {
 
 // DriverConfig are the Driver's settings; the zero value will do.
 type DriverConfig struct {
-	Window time.Duration // how long intent is gathered before a step; 0: 5 ms
+	// Window is how long intent is gathered before a step, 0: 5 ms; a hundredth or so of it
+	// when nothing has been written for that long: a pod that comes alone need not wait for others.
+	Window time.Duration
 	Check  time.Duration // how often the ledger is compared with the database; 0: 1 h
+	Look   time.Duration // how often it is while a stranger's row is in the way; 0: 1 min
 	Logger *slog.Logger  // nil: slog.Default()
-	// Observe gets each step's figures, Record its events, both on the loop; nil: nobody does.
+	// Observe gets each step's figures, Record what goes in and comes out, both on
+	// the loop; nil: nobody does.
 	Observe func(StepStats)
-	Record  func([]engine.Event)
+	Record  Recorder
+}
+
+// Recorder keeps what an engine is given and what it answers, step by step.
+type Recorder interface {
+	Before(events []engine.Event)
+	After(ready engine.Ready)
 }
 
 // StepStats are the figures of one step of the engine.
@@ -56,6 +67,10 @@ const (
 	Committed Mark = iota + 1 // the databases hold it
 	Installed                 // every chassis of the zone has it in its flows
 )
+
+// yields is how often the loop steps aside, without anything having come, before it
+// takes a lone pod to be alone: some 50 µs.
+const yields = 64
 
 // errEnded is what callers get when the loop has ended under them.
 var errEnded = errors.New("driver has ended")
@@ -77,6 +92,7 @@ type Driver struct {
 	targets []*target
 	q       *queue
 	began   time.Time
+	wrote   time.Time // when a step last had something to write
 	ended   chan struct{}
 	waiters []*waiter
 	wake    *time.Timer
@@ -86,6 +102,7 @@ type waiter struct {
 	group string
 	mark  Mark
 	done  chan struct{}
+	call  func() // on the loop, beside closing done; nil: nothing
 }
 
 // NewDriver makes a driver; Run starts it. Nobody else may touch the engine
@@ -96,6 +113,9 @@ func NewDriver(cfg DriverConfig, e Engine, dbs ...Database) *Driver {
 	}
 	if cfg.Check == 0 {
 		cfg.Check = time.Hour
+	}
+	if cfg.Look == 0 {
+		cfg.Look = time.Minute
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
@@ -170,6 +190,8 @@ func (d *Driver) Run(ctx context.Context) error {
 	defer window.Stop()
 	d.wake = time.NewTimer(time.Hour)
 	defer d.wake.Stop()
+	look := time.NewTicker(d.cfg.Look)
+	defer look.Stop()
 	open := false // the window is running
 	d.turn(ctx)
 	for {
@@ -178,19 +200,68 @@ func (d *Driver) Run(ctx context.Context) error {
 			return ctx.Err()
 		case <-d.q.bell:
 			some, urgent := d.q.state()
-			if some && !urgent && !open {
+			if !some || open && !urgent {
+				continue
+			}
+			if !urgent && !d.lone() {
 				window.Reset(d.cfg.Window)
 				open = true
-			}
-			if !urgent {
 				continue
 			}
 		case <-window.C:
 		case <-d.wake.C:
+		case <-look.C:
+			if !d.lookForStrangers() {
+				continue
+			}
 		}
 		open = false
 		window.Stop()
 		d.turn(ctx)
+	}
+}
+
+// lone reports whether what has come need not wait for more to come with it: nothing
+// has been written for a window, but something once: at the start all comes together. What is on its way at this moment is let in first,
+// by stepping aside: the shortest timer is a millisecond.
+func (d *Driver) lone() bool {
+	if d.wrote.IsZero() || time.Since(d.wrote) <= d.cfg.Window {
+		return false
+	}
+	began, n := time.Now(), d.q.len()
+	for still := 0; still < yields && time.Since(began) < d.cfg.Window/10; still++ {
+		runtime.Gosched()
+		if now := d.q.len(); now != n {
+			n, still = now, 0
+		}
+	}
+	return true
+}
+
+// lookForStrangers has those databases read again in which a stranger's row keeps
+// something from being written. It reports whether there are any.
+func (d *Driver) lookForStrangers() bool {
+	found := false
+	for _, s := range d.engine.Statuses() {
+		if s.Blocked() {
+			d.target(s.DB).due.Store(true)
+			found = true
+		}
+	}
+	return found
+}
+
+// lookForLeavers does it at once when a row of somebody else's has gone: it may be
+// the one. What else becomes of such rows is not watched, and found in time.
+func (d *Driver) lookForLeavers() {
+	some := false
+	for _, t := range d.targets {
+		if left := t.db.State().Left; left != t.left {
+			t.left, some = left, true
+		}
+	}
+	if some {
+		d.lookForStrangers()
 	}
 }
 
@@ -214,6 +285,7 @@ func (d *Driver) turn(ctx context.Context) {
 			events = append(events, it.event)
 		}
 	}
+	d.lookForLeavers()
 	for _, t := range d.targets {
 		events = append(events, t.news()...)
 	}
@@ -227,9 +299,15 @@ func (d *Driver) turn(ctx context.Context) {
 func (d *Driver) step(ctx context.Context, events []engine.Event) {
 	began := time.Now()
 	if d.cfg.Record != nil {
-		d.cfg.Record(events)
+		d.cfg.Record.Before(events)
 	}
 	ready := d.engine.Step(events)
+	if d.cfg.Record != nil {
+		d.cfg.Record.After(ready)
+	}
+	if len(ready.Txns) > 0 {
+		d.wrote = time.Now()
+	}
 	for _, txn := range ready.Txns {
 		d.target(txn.DB).write(txn)
 	}
@@ -257,6 +335,9 @@ func (d *Driver) release() {
 			return false
 		}
 		close(w.done)
+		if w.call != nil {
+			w.call()
+		}
 		return true
 	})
 }

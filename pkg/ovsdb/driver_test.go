@@ -310,6 +310,35 @@ func TestStrangersNameIsAProblemOfItsGroupAlone(t *testing.T) {
 	}
 }
 
+// TestWhatAStrangerHeldIsWrittenWhenItGoes has a foreign router, and a foreign switch
+// with a port of a name that we want: all else is written, what is foreign stays as it
+// is, nothing is written while it lasts, and the port comes when the stranger has gone.
+func TestWhatAStrangerHeldIsWrittenWhenItGoes(t *testing.T) {
+	s, things := nbServer(t), cluster(4)
+	s.Transact("OVN_Northbound", `{"op":"insert","table":"Logical_Switch_Port","uuid-name":"p","row":{"name":"p02"}}`,
+		`{"op":"insert","table":"Logical_Switch","row":{"name":"theirs","ports":["named-uuid","p"]}}`,
+		`{"op":"insert","table":"Logical_Router","row":{"name":"their-router","external_ids":["map",[["a","b"]]]}}`)
+	theirs := s.Dump("OVN_Northbound", "Logical_Router")
+	r := startRig(t, s, DriverConfig{}, things...) // which looks by itself in a minute: it is told
+	r.settled(slices.Delete(slices.Clone(things), 4, 5)...)
+	epoch, written := r.conn.State().Epoch, s.Dump("OVN_Northbound", "NB_Global", "nb_cfg")
+	rep, err := r.driver.Report(testContext(t))
+	if err != nil || len(rep.Statuses) != 1 || !rep.Statuses[0].Blocked() {
+		t.Fatalf("found %+v, %v, wanted port/p02 blocked", rep.Statuses, err)
+	}
+	if m, ok := rep.Statuses[0].Refusal(); !ok || !strings.Contains(m, "(p02) to have its name, held by NB:Logical_Switch_Port row ") || !strings.Contains(m, "remove that row or give it another name") {
+		t.Errorf("refusal %q", m)
+	}
+	if got := s.Dump("OVN_Northbound", "Logical_Router"); got != theirs {
+		t.Errorf("their router is\n%s\nwas\n%s", got, theirs)
+	}
+	if got := s.Dump("OVN_Northbound", "NB_Global", "nb_cfg"); got != written {
+		t.Errorf("something was written meanwhile: %s, was %s", got, written)
+	}
+	s.Transact("OVN_Northbound", `{"op":"delete","table":"Logical_Switch","where":[["name","==","theirs"]]}`)
+	awaitPorts(t, r, epoch-1, portNames(4))
+}
+
 // TestTrafficFollowsTheDriver is the whole chain: intent, rows, northd, and what
 // OVN would do with a packet.
 func TestTrafficFollowsTheDriver(t *testing.T) {

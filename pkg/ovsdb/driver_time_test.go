@@ -100,22 +100,41 @@ func drive(t *testing.T, e Engine, cfg DriverConfig, dbs []Database, test func(*
 	})
 }
 
+// TestBurstIsOneStep: what comes together is one step, after the whole window at the
+// start and when the driver has just written, at once when it has rested.
 func TestBurstIsOneStep(t *testing.T) {
-	s := &script{}
-	drive(t, s, DriverConfig{Window: 10 * time.Millisecond}, nil, func(d *Driver) {
+	s := &script{answer: func(events []engine.Event) engine.Ready {
+		if len(events) == 101 {
+			return engine.Ready{Txns: []engine.Txn{{DB: rows.NB, ID: 1}}}
+		}
+		return engine.Ready{}
+	}}
+	nb := newMemory(rows.NB)
+	const window = 10 * time.Millisecond
+	drive(t, s, DriverConfig{Window: window}, []Database{nb}, func(d *Driver) {
+		nb.answer = make(chan engine.Result) // never: an answer would end the window
+		for range 2 {
+			before := len(s.taken())
+			for range 100 {
+				d.Sink().Put(aSwitch("x"))
+			}
+			<-time.After(window - 100*time.Microsecond)
+			synctest.Wait()
+			if len(s.taken()) != before {
+				t.Fatalf("stepped inside the window of %s", window)
+			}
+			<-time.After(200 * time.Microsecond)
+			synctest.Wait()
+			if steps := s.taken(); len(steps) != before+1 || len(steps[before]) != 101 {
+				t.Fatalf("%d steps, the last of %d events; wanted one of 100 and the tick", len(steps)-before, len(steps[len(steps)-1]))
+			}
+		}
+		<-time.After(2 * window)
 		before := len(s.taken())
-		for range 100 {
-			d.Sink().Put(aSwitch("x"))
-		}
-		<-time.After(9 * time.Millisecond)
-		synctest.Wait()
-		if len(s.taken()) != before {
-			t.Fatal("stepped inside the window")
-		}
-		<-time.After(2 * time.Millisecond)
-		synctest.Wait()
-		if steps := s.taken(); len(steps) != before+1 || len(steps[before]) != 101 {
-			t.Fatalf("%d steps, the last of %d events; wanted one of 100 and the tick", len(steps)-before, len(steps[len(steps)-1]))
+		d.Sink().Put(aSwitch("x"))
+		synctest.Wait() // no time passes
+		if n := len(s.taken()); n != before+1 {
+			t.Fatalf("%d steps at once for what comes alone, wanted 1", n-before)
 		}
 	})
 }

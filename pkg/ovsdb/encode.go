@@ -253,13 +253,18 @@ func (e *encoder) change(ref rows.Ref) []step {
 	return steps
 }
 
-// mutations removes and adds. A map's key must go before it comes back with
-// another value, since an insert does not overwrite; a set that may not be empty
-// must get its new elements before it loses the old, since the server checks
-// after every mutation.
+// mutations removes and adds. A map's key must go before it comes, since an insert
+// does not overwrite: the engine need not know that the key is there, where others
+// have keys in the same map. A set that may not be empty must get its new elements
+// before it loses the old, since the server checks after every mutation.
 func (s *slots) mutations(c rows.ColumnSchema) []mutation {
 	v := columnValue{schema: c, uuid: uuidOf}
 	var remove, insert []mutation
+	if c.Map {
+		for _, p := range s.insert {
+			s.drop(rows.Pair{Key: p.Key})
+		}
+	}
 	s.remove, s.insert = canonical(s.remove), canonical(s.insert)
 	if len(s.remove) > 0 {
 		remove = []mutation{{c.Name, "delete", v.elements(s.remove)}}

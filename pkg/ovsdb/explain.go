@@ -3,6 +3,7 @@ package ovsdb
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"regexp"
 	"slices"
 	"strings"
@@ -105,16 +106,16 @@ func (c *Conn) describe(ctx context.Context, r *rpc, id string, tables []rows.Ta
 	for _, t := range tables {
 		op := selectAll(t)
 		op.Where = rowWithUUID(id)
-		var results []result
-		if err := r.call(ctx, "transact", []any{databaseName(c.cfg.DB), op}, &results); err != nil {
+		var reply json.RawMessage
+		if err := r.call(ctx, "transact", []any{databaseName(c.cfg.DB), op}, &reply); err != nil {
 			return ""
 		}
-		if len(results) != 1 || len(results[0].Rows) != 1 {
+		rd := newReader(c.cfg.DB)
+		if err := rd.results(reply, []rows.Table{t}); err != nil {
+			return ""
+		}
+		if len(rd.found) != 1 {
 			continue
-		}
-		rd := &reader{db: c.cfg.DB, zone: c.cfg.Zone, byUUID: map[string]*foundRow{}}
-		if err := rd.add(t, results[0].Rows[0]); err != nil {
-			return ""
 		}
 		if ref, ours := rd.name(rd.found[0]); ours {
 			return ref.String()

@@ -54,7 +54,7 @@ func TestTLS(t *testing.T) {
 	roots := x509.NewCertPool()
 	roots.AddCert(cert.Leaf)
 	config := &tls.Config{Certificates: []tls.Certificate{cert}, RootCAs: roots, ServerName: "portolan-db", MinVersion: tls.VersionTLS12}
-	c, _ := connect(t, Config{DB: rows.NB, Endpoint: "ssl:" + address, TLS: config, Lock: true})
+	c, _ := connect(t, Config{DB: rows.NB, Endpoint: "ssl:" + address, TLS: func() (*tls.Config, error) { return config, nil }, Lock: true})
 	mustCommit(t, c, switchGroup("a", "s"))
 }
 

@@ -100,6 +100,10 @@ func (m message) decode(method string, result any) error {
 	if result == nil {
 		return nil
 	}
+	if raw, ok := result.(*json.RawMessage); ok {
+		*raw = m.Result // the caller reads it itself
+		return nil
+	}
 	if err := json.Unmarshal(m.Result, result); err != nil {
 		return fmt.Errorf("%s: reply: %w", method, err)
 	}

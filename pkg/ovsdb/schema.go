@@ -34,7 +34,9 @@ func (e *SchemaError) Error() string {
 		e.Database, e.Endpoint, e.Missing[0], more, e.Found, e.Release, e.Wanted)
 }
 
-// databaseName is a database's OVSDB name.
+// Name is a database's OVSDB name.
+func Name(db rows.DB) string { return databaseName(db) }
+
 func databaseName(db rows.DB) string {
 	switch db {
 	case rows.NB:

@@ -20,6 +20,12 @@ func (s Sink) Delete(k intent.Key) { s.q.push(item{event: engine.Event{Delete: &
 // Synced says that every source has delivered what it had at start.
 func (s Sink) Synced() { s.q.push(item{event: engine.Event{Synced: true}, urgent: true}) }
 
+// Withdrawn calls done, on the Driver's loop, once a group is installed in every
+// database. Intent given before the call counts.
+func (s Sink) Withdrawn(group string, done func()) {
+	s.q.push(item{waiter: &waiter{group: group, mark: Installed, done: make(chan struct{}), call: done}})
+}
+
 // item is one thing for the loop. Order among items is kept: a waiter that comes
 // after a Put sees its effect.
 type item struct {
@@ -59,6 +65,12 @@ func (q *queue) take() []item {
 	items := q.items
 	q.items, q.hurry = nil, false
 	return items
+}
+
+func (q *queue) len() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.items)
 }
 
 // state reports whether there is anything, and whether it is urgent.

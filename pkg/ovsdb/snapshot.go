@@ -23,27 +23,6 @@ const attachments = "attachment/"
 // rest is its UUID. Edges and deletions of such a Ref work like any other's.
 const rawRef = "?"
 
-// foundRow is a row on its way from select to ActualRow.
-type foundRow struct {
-	table rows.Table
-	uuid  string
-	tags  tags
-	cols  []rows.Column // references hold UUIDs
-	ref   rows.Ref
-	ours  bool
-}
-
-type tags struct{ owner, id, zone string }
-
-// reader turns the tables of one database into a Snapshot.
-type reader struct {
-	db     rows.DB
-	zone   string
-	found  []*foundRow
-	byUUID map[string]*foundRow
-	parent map[string]rows.Parent // UUID of a child -> its parent
-}
-
 // Snapshot reads everything of ours, the singleton and the unique names of
 // others, in one transaction. Apply works only on a connection that has given
 // one. It waits for the connection, and for the lock if one is configured.
@@ -55,34 +34,81 @@ func (c *Conn) Snapshot(ctx context.Context) (engine.Snapshot, error) {
 	if err := c.ensureSingleton(ctx, r); err != nil {
 		return engine.Snapshot{}, err
 	}
+	snap, strays, err := c.read(ctx, r)
+	if err != nil {
+		return snap, err
+	}
+	if err := c.takeOver(ctx, r, strays); err != nil {
+		return snap, err
+	}
+	return snap, c.synced(epoch)
+}
+
+// takeOver gives rows of ours that have another zone's tag this zone's. A database
+// has one zone: they are of a time when the node had another name.
+func (c *Conn) takeOver(ctx context.Context, r *rpc, strays []*foundRow) error {
+	if len(strays) == 0 {
+		return nil
+	}
+	c.log.Info("rows of an earlier name of this zone are taken over", "db", string(c.cfg.DB), "rows", len(strays), "earlier", strays[0].tags.zone, "zone", c.cfg.Zone)
+	params := []any{databaseName(c.cfg.DB)}
+	if c.cfg.Lock {
+		params = append(params, operation{Op: "assert", Lock: LockName})
+	}
+	tag := [2]any{"map", [][2]string{{engine.ZoneKey, c.cfg.Zone}}}
+	for _, f := range strays {
+		params = append(params, operation{Op: "mutate", Table: f.table.Name(), Where: rowWithUUID(f.uuid), Mutations: []mutation{
+			{"external_ids", "delete", [2]any{"set", []string{engine.ZoneKey}}}, {"external_ids", "insert", tag},
+		}})
+	}
+	var results []result
+	if err := r.call(ctx, "transact", params, &results); err != nil {
+		return fmt.Errorf("take over rows of zone %q: %w", strays[0].tags.zone, err)
+	}
+	if text := errorOf(results); text != "" {
+		return fmt.Errorf("take over rows of zone %q: %s", strays[0].tags.zone, text)
+	}
+	return nil
+}
+
+// Read is a Snapshot for somebody who only looks: it writes nothing, and Apply
+// does not rest on it.
+func (c *Conn) Read(ctx context.Context) (engine.Snapshot, error) {
+	r, _, err := c.session(ctx)
+	if err != nil {
+		return engine.Snapshot{}, err
+	}
+	snap, _, err := c.read(ctx, r)
+	return snap, err
+}
+
+// read takes everything in one transaction, and tells which rows of ours have the tag
+// of another zone.
+func (c *Conn) read(ctx context.Context, r *rpc) (engine.Snapshot, []*foundRow, error) {
 	tables := rows.Tables(c.cfg.DB)
 	params := []any{databaseName(c.cfg.DB)}
 	for _, t := range tables {
 		params = append(params, selectAll(t))
 	}
-	var results []result
-	if err := r.call(ctx, "transact", params, &results); err != nil {
-		return engine.Snapshot{}, fmt.Errorf("read %s: %w", databaseName(c.cfg.DB), err)
-	}
-	rd := &reader{db: c.cfg.DB, zone: c.cfg.Zone, byUUID: map[string]*foundRow{}, parent: map[string]rows.Parent{}}
+	rd := newReader(c.cfg.DB)
 	snap := engine.Snapshot{DB: c.cfg.DB, Strangers: map[string]string{}}
-	for i, t := range tables {
-		if i >= len(results) || results[i].Error != "" {
-			return snap, fmt.Errorf("read %s: %s", t, errorOf(results))
-		}
-		for _, raw := range results[i].Rows {
-			if err := rd.add(t, raw); err != nil {
-				return snap, fmt.Errorf("read %s: %w", t, err)
-			}
-			if t == singleton(rows.NB) {
-				snap.NbCfg, snap.HvCfg = number(raw["nb_cfg"]), number(raw["hv_cfg"])
-			}
-		}
+	var reply json.RawMessage
+	if err := r.call(ctx, "transact", params, &reply); err != nil {
+		return snap, nil, fmt.Errorf("read %s: %w", databaseName(c.cfg.DB), err)
 	}
+	if err := rd.results(reply, tables); err != nil {
+		return snap, nil, err
+	}
+	snap.NbCfg, snap.HvCfg = rd.nbCfg, rd.hvCfg
 	rd.identify()
 	rd.adopt()
+	var strays []*foundRow
+	snap.Rows = make([]engine.ActualRow, 0, len(rd.found))
 	for _, f := range rd.found {
 		if f.ours {
+			if f.tags.owner != "" && f.tags.zone != c.cfg.Zone && c.cfg.DB != rows.OVS {
+				strays = append(strays, f)
+			}
 			snap.Rows = append(snap.Rows, rd.actual(f))
 			continue
 		}
@@ -90,7 +116,7 @@ func (c *Conn) Snapshot(ctx context.Context) (engine.Snapshot, error) {
 			snap.Strangers[key] = f.String()
 		}
 	}
-	return snap, c.synced(epoch)
+	return snap, strays, nil
 }
 
 // ensureSingleton makes the one row that a new or wiped database lacks until
@@ -127,37 +153,11 @@ func selectAll(t rows.Table) operation {
 }
 
 func number(raw json.RawMessage) int64 {
-	a, err := decodeAtom(raw, rows.Int, "")
+	n, err := (&jsonText{b: raw}).integer()
 	if err != nil {
 		return 0
 	}
-	return a.Num
-}
-
-// add decodes one row.
-func (r *reader) add(t rows.Table, raw map[string]json.RawMessage) error {
-	f := &foundRow{table: t}
-	id, err := decodeAtom(raw["_uuid"], rows.Reference, t)
-	if err != nil {
-		return fmt.Errorf("_uuid: %w", err)
-	}
-	f.uuid = id.Ref.ID
-	schema, _ := rows.SchemaOf(t)
-	for _, c := range schema.Columns {
-		v, err := decodeValue(raw[c.Name], c)
-		if err != nil {
-			return fmt.Errorf("row %s: %w", f.uuid, err)
-		}
-		if c.Name == "external_ids" {
-			v = f.tags.take(v)
-		}
-		if !c.IsDefault(v) {
-			f.cols = append(f.cols, rows.Column{Name: c.Name, Value: v})
-		}
-	}
-	r.found = append(r.found, f)
-	r.byUUID[f.uuid] = f
-	return nil
+	return n
 }
 
 // take removes our tags from external_ids.
@@ -223,9 +223,9 @@ func (r *reader) name(f *foundRow) (rows.Ref, bool) {
 		return raw, false
 	case r.db == rows.OVS:
 		return ref, !strings.HasPrefix(f.tags.owner, attachments)
-	case f.tags.zone != r.zone:
-		return raw, false
 	}
+	// A database has one zone. Rows of another are ours, of a time when the node had
+	// another name; Snapshot has given them the new one's tag.
 	return ref, true
 }
 
@@ -268,7 +268,12 @@ func keeps(table rows.Table, column string) bool {
 // (ovn-controller's ports in br-int) are not the engine's to remove.
 func (r *reader) actual(f *foundRow) engine.ActualRow {
 	out := engine.ActualRow{Ref: f.ref, Owner: f.tags.owner, UUID: f.uuid, Parent: r.parent[f.uuid]}
+	schema, _ := rows.SchemaOf(f.table)
 	for _, col := range f.cols {
+		if c, _ := schema.Column(col.Name); c.Key != rows.Reference && c.Value != rows.Reference {
+			out.Columns = append(out.Columns, col)
+			continue
+		}
 		keeps := keeps(f.table, col.Name)
 		self := rows.Parent{Row: f.ref, Column: col.Name}
 		v := make(rows.Value, 0, len(col.Value))

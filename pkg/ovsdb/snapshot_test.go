@@ -34,9 +34,8 @@ func TestSnapshotLeavesOthersOut(t *testing.T) {
 		group("g", insert("g", rows.New(pg.Table, "g", map[string]rows.Value{"name": rows.Str("g")})),
 			edge(engine.Add, rows.Member(pg, "ports", rows.R(portRef("web"))))))
 	res := raw(t, c,
-		`{"op":"insert","table":"Logical_Switch_Port","uuid-name":"p","row":{"name":"other-zone","external_ids":["map",[["portolan/id","x"],["portolan/owner","pod/x"],["portolan/zone","z2"]]]}}`,
 		`{"op":"insert","table":"Logical_Switch_Port","uuid-name":"q","row":{"name":"foreign"}}`,
-		`{"op":"mutate","table":"Logical_Switch","where":[["name","==","n1"]],"mutations":[["ports","insert",["set",[["named-uuid","p"],["named-uuid","q"]]]]]}`,
+		`{"op":"mutate","table":"Logical_Switch","where":[["name","==","n1"]],"mutations":[["ports","insert",["named-uuid","q"]]]}`,
 		`{"op":"mutate","table":"Port_Group","where":[["name","==","g"]],"mutations":[["ports","insert",["named-uuid","q"]]]}`,
 		`{"op":"insert","table":"Load_Balancer_Group","row":{"name":"theirs"}}`,
 		`{"op":"update","table":"NB_Global","where":[],"row":{"nb_cfg":41,"hv_cfg":40}}`)
@@ -56,16 +55,15 @@ func TestSnapshotLeavesOthersOut(t *testing.T) {
 		t.Errorf("ports of our group are %v, wanted web and a raw reference", v)
 	}
 	for key, part := range map[string]string{
-		`NB:Logical_Switch_Port/"other-zone"`: `of zone "z2"`,
-		`NB:Logical_Switch_Port/"foreign"`:    "without our tag",
-		`NB:Load_Balancer_Group/"theirs"`:     `name "theirs"`,
+		`NB:Logical_Switch_Port/"foreign"`: "without our tag",
+		`NB:Load_Balancer_Group/"theirs"`:  `name "theirs"`,
 	} {
 		if !strings.Contains(s.Strangers[key], part) {
 			t.Errorf("stranger %s is %q, wanted %q in it", key, s.Strangers[key], part)
 		}
 	}
-	if len(s.Strangers) != 3 {
-		t.Errorf("strangers are %v, wanted three", s.Strangers)
+	if len(s.Strangers) != 2 {
+		t.Errorf("strangers are %v, wanted two", s.Strangers)
 	}
 	if s.NbCfg != 41 || s.HvCfg != 40 {
 		t.Errorf("nb_cfg %d, hv_cfg %d, wanted 41 and 40", s.NbCfg, s.HvCfg)
@@ -160,5 +158,28 @@ func TestRowUnderAnotherUUIDIsReplaced(t *testing.T) {
 	mustCommit(t, c, group("x", engine.Op{Kind: engine.Delete, Row: rows.Row{Ref: s.Rows[i].Ref}, UUID: s.Rows[i].UUID}))
 	if n := len(snapshot(t, c).Rows); n != 2 {
 		t.Fatalf("%d rows, wanted 2", n)
+	}
+}
+
+// TestRowsOfAnEarlierZoneAreTakenOver has rows that the node wrote under another name:
+// they are ours, say so from then on, and are taken over once.
+func TestRowsOfAnEarlierZoneAreTakenOver(t *testing.T) {
+	_, c := nbPair(t)
+	mustCommit(t, c, switchGroup("n1", "n1"))
+	res := raw(t, c,
+		`{"op":"insert","table":"Logical_Switch_Port","uuid-name":"p","row":{"name":"x","external_ids":["map",[["portolan/id","x"],["portolan/owner","pod/x"],["portolan/zone","z2"],["a","b"]]]}}`,
+		`{"op":"mutate","table":"Logical_Switch","where":[["name","==","n1"]],"mutations":[["ports","insert",["named-uuid","p"]]]}`)
+	if e := errorOf(res); e != "" {
+		t.Fatal(e)
+	}
+	for range 2 {
+		r := find(t, snapshot(t, c), portRef("x"))
+		if r.Owner != "pod/x" || r.Parent != (rows.Parent{Row: switchRef("n1"), Column: "ports"}) {
+			t.Errorf("the port is %+v", r)
+		}
+	}
+	res = raw(t, c, `{"op":"select","table":"Logical_Switch_Port","where":[["name","==","x"]],"columns":["external_ids"]}`)
+	if text := string(res[0].Rows[0]["external_ids"]); strings.Contains(text, "z2") || !strings.Contains(text, `["portolan/zone","`+c.cfg.Zone+`"]`) || !strings.Contains(text, `["a","b"]`) {
+		t.Errorf("external_ids are %s", text)
 	}
 }

@@ -23,6 +23,7 @@ type target struct {
 	reading bool // a snapshot is being taken
 	busy    bool // a transaction is under way
 	drift   uint64
+	left    uint64
 	hvCfg   int64
 }
 

@@ -58,9 +58,14 @@ func (c *Conn) watch(ctx context.Context, r *rpc) error {
 }
 
 // leader makes sure that the server may answer for a clustered database: reads
-// from a follower may be old, and a Snapshot must not be.
+// from a follower may be old, and a Snapshot must not be. It watches before it
+// looks, so that a change between the two is not missed.
 func (c *Conn) leader(ctx context.Context, r *rpc, endpoint string) error {
 	name := databaseName(c.cfg.DB)
+	request := map[string]monitorRequest{"Database": {[]string{"name", "leader"}, monitorSelect{Modify: true}}}
+	if err := r.call(ctx, "monitor", []any{"_Server", monitorServer, request}, nil); err != nil {
+		return err
+	}
 	op := operation{
 		Op: "select", Table: "Database", Columns: []string{"model", "leader"},
 		Where: &[]condition{{"name", "==", name}},
@@ -76,8 +81,7 @@ func (c *Conn) leader(ctx context.Context, r *rpc, endpoint string) error {
 	if string(row["model"]) == `"clustered"` && string(row["leader"]) != "true" {
 		return fmt.Errorf("%s at %s: not the leader of the cluster", name, endpoint)
 	}
-	request := map[string]monitorRequest{"Database": {[]string{"name", "leader"}, monitorSelect{Modify: true}}}
-	return r.call(ctx, "monitor", []any{"_Server", monitorServer, request}, nil)
+	return nil
 }
 
 // notified handles the server's notifications, on the reading goroutine.
@@ -119,10 +123,13 @@ func (c *Conn) take(updates tableUpdates) {
 			c.installed(number(raw))
 		}
 	}
-	gone := false
+	gone, left := false, false
 	for table, changes := range updates {
 		for _, u := range changes {
-			gone = gone || (len(u.New) == 0 && c.tagged(table, u.Old))
+			if len(u.New) == 0 {
+				ours := c.tagged(table, u.Old)
+				gone, left = gone || ours, left || !ours
+			}
 		}
 	}
 	c.mu.Lock()
@@ -130,8 +137,15 @@ func (c *Conn) take(updates tableUpdates) {
 	// them, so one that comes while nothing of ours is under way is foreign.
 	foreign := gone && !c.writing
 	c.mu.Unlock()
-	if foreign {
-		c.update(func() { c.state.Drift++ })
+	if foreign || left {
+		c.update(func() {
+			if foreign {
+				c.state.Drift++
+			}
+			if left {
+				c.state.Left++
+			}
+		})
 	}
 }
 

@@ -49,6 +49,16 @@ func FromRouterPort(lrp string) Match {
 	return Match{text: "inport == " + strconv.Quote(lrp), uses: []Name{{NB, RouterPort, lrp}}}
 }
 
+// FromPort matches packets that entered a switch by a port, and ToPort those that
+// leave by it. OVN matches nothing by a port that is not there.
+func FromPort(lsp string) Match { return Match{text: "inport == " + strconv.Quote(lsp)} }
+
+// ToPort is FromPort's counterpart.
+func ToPort(lsp string) Match { return Match{text: "outport == " + strconv.Quote(lsp)} }
+
+// Broadcast matches Ethernet broadcasts.
+func Broadcast() Match { return Match{text: "eth.bcast"} }
+
 // ToAddress matches a destination address of either family.
 func ToAddress(ip netip.Addr) Match {
 	if ip.Is4() {

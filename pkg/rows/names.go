@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"net/netip"
+	"strings"
 )
 
 // Names of logical things follow OVN-Kubernetes, because operators and their
@@ -28,6 +29,36 @@ func LocalnetPort(bridge, node string) string { return bridge + "_" + node }
 
 // PodPort is the logical port of a pod's interface on the default network.
 func PodPort(namespace, pod string) string { return namespace + "_" + pod }
+
+// NetworkPrefix begins the name of everything that belongs to a network, or to a
+// definition "namespace/name": OVN-Kubernetes' form, in which different names may
+// come out alike. The default network's is empty.
+func NetworkPrefix(name string) string {
+	if name == "default" {
+		return ""
+	}
+	return strings.NewReplacer("-", ".", "/", ".").Replace(name) + "_"
+}
+
+// AttachmentPort is the logical port of a pod's interface; key is the attachment's:
+// "default" or "namespace/definition[/index]".
+func AttachmentPort(key, namespace, pod string) string {
+	return NetworkPrefix(key) + PodPort(namespace, pod)
+}
+
+// Layer2Switch is the one switch of a layer2 network.
+func Layer2Switch(network string) string { return NetworkPrefix(network) + "ovn_layer2_switch" }
+
+// LocalnetSwitch is the one switch of a localnet network.
+func LocalnetSwitch(network string) string { return NetworkPrefix(network) + "ovn_localnet_switch" }
+
+// LocalnetSwitchPort joins a localnet network's switch to its physical network.
+func LocalnetSwitchPort(network string) string {
+	return NetworkPrefix(network) + "ovn_localnet_port"
+}
+
+// NodeSwitch is a layer3 network's switch of a node.
+func NodeSwitch(network, node string) string { return NetworkPrefix(network) + node }
 
 // MAC is the address that goes with an IP: 0a:58 and the four bytes of an IPv4
 // address, or the first four bytes of the SHA-256 of an IPv6 address's text.

@@ -202,6 +202,8 @@ type Severity string
 const (
 	Error   Severity = "error"
 	Warning Severity = "warning"
+	// Repaired is no mistake: something was not as it should be, and is now.
+	Repaired Severity = "repaired"
 )
 
 // Problem is a mistake in what the user asked for, found while compiling: it

@@ -117,6 +117,15 @@ func Map(m map[string]string) Value {
 	return v.canonical()
 }
 
+// Nums makes a map of integers.
+func Nums(m map[string]int64) Value {
+	v := make(Value, 0, len(m))
+	for k, n := range m {
+		v = append(v, Pair{Key: S(k), Value: I(n)})
+	}
+	return v.canonical()
+}
+
 // canonical sorts v and drops repeated keys, keeping the first.
 func (v Value) canonical() Value {
 	slices.SortStableFunc(v, func(a, b Pair) int { return a.Key.Compare(b.Key) })

@@ -35,6 +35,9 @@ type Config struct {
 	Trace     Tracer // nil: nothing is traced, and every trace line holds
 	MaxOps    int    // of one transaction; 0: the engine's default
 	Lenient   bool   // count bugs as in production instead of panicking
+	// Watch sees every step: what the engine was given and what it answered; nil:
+	// nobody does.
+	Watch func(e *engine.Engine, events []engine.Event, ready engine.Ready)
 }
 
 // Shell is a compiler, its intent and its databases.
@@ -138,7 +141,7 @@ func (s *Shell) Settle() error {
 			}
 		}
 		s.resync = nil
-		if err := s.deliver(); err != nil {
+		if err := s.Deliver(); err != nil {
 			return err
 		}
 	}
@@ -169,8 +172,10 @@ func (s *Shell) snapshot(name rows.DB) error {
 	return err
 }
 
-// deliver steps the engine once with what is queued.
-func (s *Shell) deliver() (err error) {
+// Deliver steps the engine once with what is queued, and performs nothing: the
+// transactions it asks for are under way until Settle. A bug's panic comes back as
+// an error.
+func (s *Shell) Deliver() (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("panic: %v", p)
@@ -179,6 +184,9 @@ func (s *Shell) deliver() (err error) {
 	events := s.pending
 	s.pending = nil
 	ready := s.engine.Step(events)
+	if s.cfg.Watch != nil {
+		s.cfg.Watch(s.engine, events, ready)
+	}
 	s.txns = append(s.txns, ready.Txns...)
 	s.ops = append(s.ops, ready.Txns...)
 	for _, name := range ready.Resync {

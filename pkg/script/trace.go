@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/portolan-cni/portolan/pkg/intent"
@@ -19,7 +20,8 @@ type Packet struct {
 // PacketOf makes the packet that a pod sends. from is namespace/pod, or
 // namespace/pod!address with another source address; to is ADDRESS:PORT/PROTOCOL
 // with an address, an IPv6 one in brackets, or a namespace/pod. With a pod as the
-// target the family is that of the sender's first address.
+// target the family is that of the sender's first address. A pod may be followed by
+// @namespace/definition: its interface on that network.
 func (s *Shell) PacketOf(from, to string) (Packet, error) {
 	name, spoofed, spoofs := strings.Cut(from, "!")
 	pod, att, err := s.attached(name)
@@ -35,7 +37,7 @@ func (s *Shell) PacketOf(from, to string) (Packet, error) {
 	if err != nil {
 		return Packet{}, err
 	}
-	src, gateway, err := sender(att, dst)
+	src, gateway, err := sender(att, dst, neighbour)
 	if err != nil {
 		return Packet{}, fmt.Errorf("%s: %w", from, err)
 	}
@@ -53,8 +55,9 @@ func (s *Shell) PacketOf(from, to string) (Packet, error) {
 		ip = "ip4"
 	}
 	flow := fmt.Sprintf(`inport == %q && eth.src == %s && eth.dst == %s && %s.src == %s && %s.dst == %s && ip.ttl == 64 && %s.src == 40000 && %s.dst == %s`,
-		rows.PodPort(pod.Namespace, pod.Name), att.MAC, mac, ip, src, ip, dst, protocol, protocol, port)
-	return Packet{Datapath: pod.Node, Flow: flow}, nil
+		rows.AttachmentPort(att.Network, pod.Namespace, pod.Name), att.MAC, mac, ip, src, ip, dst, protocol, protocol, port)
+	sw, _ := s.switchOf(pod, att)
+	return Packet{Datapath: sw, Flow: flow}, nil
 }
 
 func cutLast(s, sep string) (before, after string, found bool) {
@@ -66,15 +69,38 @@ func cutLast(s, sep string) (before, after string, found bool) {
 }
 
 func (s *Shell) attached(name string) (*intent.Pod, intent.Attachment, error) {
+	name, network, other := strings.Cut(name, "@")
+	if !other {
+		network = intent.DefaultNetwork
+	}
 	pod, ok := s.objects[intent.Key{Kind: intent.KindPod, Name: name}].(*intent.Pod)
 	if !ok {
 		return nil, intent.Attachment{}, fmt.Errorf("no pod %q", name)
 	}
-	att, ok := pod.Attachment(intent.DefaultNetwork)
+	att, ok := pod.Attachment(network)
 	if !ok || len(att.Addresses) == 0 {
-		return nil, att, fmt.Errorf("pod %q has no address", name)
+		return nil, att, fmt.Errorf("pod %q has no address on %s", name, network)
 	}
 	return pod, att, nil
+}
+
+// switchOf is the logical switch of an interface, and whether pods of all nodes are
+// on that one.
+func (s *Shell) switchOf(pod *intent.Pod, att intent.Attachment) (name string, shared bool) {
+	for _, o := range s.objects {
+		n, ok := o.(*intent.Network)
+		if !ok || !slices.Contains(n.Definitions, intent.DefinitionOf(att.Network)) {
+			continue
+		}
+		switch n.Topology {
+		case intent.Layer2:
+			return rows.Layer2Switch(n.Name), true
+		case intent.Localnet:
+			return rows.LocalnetSwitch(n.Name), true
+		}
+		return rows.NodeSwitch(n.Name, pod.Node), false
+	}
+	return pod.Node, false
 }
 
 // destination is the target's address, and its MAC if it is on the sender's switch.
@@ -90,7 +116,8 @@ func (s *Shell) destination(from *intent.Pod, sender intent.Attachment, target s
 		if a.Addr().Is4() != sender.Addresses[0].Addr().Is4() {
 			continue
 		}
-		if pod.Node == from.Node {
+		_, shared := s.switchOf(pod, att)
+		if shared || pod.Node == from.Node {
 			return a.Addr(), att.MAC, nil
 		}
 		return a.Addr(), "", nil
@@ -99,7 +126,7 @@ func (s *Shell) destination(from *intent.Pod, sender intent.Attachment, target s
 }
 
 // sender is the source address and the gateway for a destination.
-func sender(att intent.Attachment, dst netip.Addr) (src, gateway netip.Addr, err error) {
+func sender(att intent.Attachment, dst netip.Addr, neighbour string) (src, gateway netip.Addr, err error) {
 	for _, a := range att.Addresses {
 		if a.Addr().Is4() == dst.Is4() {
 			src = a.Addr()
@@ -110,7 +137,7 @@ func sender(att intent.Attachment, dst netip.Addr) (src, gateway netip.Addr, err
 	if len(att.Gateways) > 0 {
 		gateway = att.Gateways[0]
 	}
-	if !src.IsValid() || !gateway.IsValid() {
+	if !src.IsValid() || !gateway.IsValid() && neighbour == "" {
 		return src, gateway, fmt.Errorf("no address or gateway to send to %s", dst)
 	}
 	return src, gateway, nil

@@ -131,7 +131,7 @@ func (r *runner) step([]string) (string, error) { return "", r.shell.Settle() }
 
 func (r *runner) deliver([]string) (string, error) {
 	r.shell.ops = nil
-	return "", r.shell.deliver()
+	return "", r.shell.Deliver()
 }
 
 func (r *runner) synced([]string) (string, error) {

@@ -62,6 +62,15 @@ func (b Builder) kubeStep() (step, error) {
 	}, nil
 }
 
+// Kube builds Kubernetes' programs and gives their directory.
+func (b Builder) Kube(ctx context.Context) (string, error) {
+	s, err := b.kubeStep()
+	if err != nil {
+		return "", err
+	}
+	return b.Cache.Path(s.key), b.run(ctx, []step{s})
+}
+
 func (b Builder) fillKube(ctx context.Context, dir string) error {
 	log, err := b.logFile("kube")
 	if err != nil {

@@ -3,6 +3,7 @@
 package cli
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -17,6 +18,7 @@ import (
 	"github.com/portolan-cni/portolan/e2e/lab/node"
 	"github.com/portolan-cni/portolan/e2e/lab/nodeinit"
 	"github.com/portolan-cni/portolan/e2e/lab/plan"
+	"github.com/portolan-cni/portolan/e2e/lab/trunk"
 	"github.com/portolan-cni/portolan/e2e/lab/wire"
 )
 
@@ -39,11 +41,13 @@ func Command(c Config) *cobra.Command {
 		b := build.Builder{Repo: repo, Cache: cache.Store{Dir: c.Cache}, Log: filepath.Join(c.State, "log"), Out: os.Stderr}
 		return cluster.New(cluster.Dirs{State: c.State, Run: c.Run}, b, os.Stdout), nil
 	}
-	root.AddCommand(upCommand(lab), downCommand(lab), statusCommand(lab), logsCommand(lab), imageCommand(lab),
-		crashCommand(lab), bootCommand(lab), conformanceCommand(lab), ovnRootCommand(lab))
+	root.AddCommand(upCommand(lab), downCommand(lab), statusCommand(lab), optionsCommand(lab), logsCommand(lab), imageCommand(lab),
+		crashCommand(lab), bootCommand(lab), conformanceCommand(lab), ovnRootCommand(lab), kubeCommand(lab), multusCommand(lab))
 	root.AddCommand(insideCommands(lab)...)
+	root.AddCommand(stateCommands()...)
 	root.AddCommand(
 		hidden(node.StageCommand, func(_ *cobra.Command, args []string) error { return node.Stage(args[0]) }),
+		&cobra.Command{Use: trunk.Command + " PROGRAM …", Hidden: true, DisableFlagParsing: true, RunE: func(_ *cobra.Command, args []string) error { return trunk.Become(args) }},
 		hidden(node.InitCommand, func(_ *cobra.Command, args []string) error { return nodeinit.Run(args[0]) }))
 	return root
 }
@@ -64,13 +68,19 @@ func upCommand(lab source) *cobra.Command {
 			return err
 		}
 		l.Keep = keep
+		if o.Zone == "global" && o.Databases == 0 {
+			o.Databases = 1
+		}
 		return l.Up(cmd.Context(), o)
 	}}
 	f := cmd.Flags()
 	f.IntVar(&o.Nodes, "nodes", 3, "number of nodes")
 	f.StringVar(&o.Zone, "zone", "node", "Portolan's zones: node or global")
+	f.IntVar(&o.Databases, "databases", 0, "with --zone global, how many nodes serve the databases: 1 (default) or 3")
+	f.BoolVar(&o.Insecure, "insecure-databases", false, "with --zone global, serve the databases on plain TCP")
 	f.StringVar(&o.Families, "families", plan.IPv4, "address families: ipv4, ipv6 or dual")
 	f.StringVar(&o.CNI, "cni", plan.Portolan, "network: portolan (from deploy/), standin (a bridge), none")
+	f.StringVar(&o.Multus, "multus", "", "Multus as the cluster's CNI, which calls Portolan: thin or thick; default: Portolan attaches all networks itself")
 	f.BoolVar(&keep, "keep", false, "leave a lab that failed to come up, to look at it")
 	return cmd
 }
@@ -92,6 +102,20 @@ func statusCommand(lab source) *cobra.Command {
 			return err
 		}
 		return l.Status(cmd.Context())
+	}}
+}
+
+func optionsCommand(lab source) *cobra.Command {
+	return &cobra.Command{Use: "options", Short: "print the options of the lab that is up, as JSON", Args: cobra.NoArgs, RunE: func(*cobra.Command, []string) error {
+		l, err := lab()
+		if err != nil {
+			return err
+		}
+		p, err := l.Plan()
+		if err != nil {
+			return err
+		}
+		return json.NewEncoder(os.Stdout).Encode(p.Options)
 	}}
 }
 
@@ -131,14 +155,17 @@ func crashCommand(lab source) *cobra.Command {
 
 func bootCommand(lab source) *cobra.Command {
 	var wait bool
-	cmd := &cobra.Command{Use: "boot NODE", Short: "start a crashed node", Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
+	var now cluster.Renamed
+	cmd := &cobra.Command{Use: "boot NODE", Short: "start a crashed node, also under another name or address", Args: cobra.ExactArgs(1), RunE: func(cmd *cobra.Command, args []string) error {
 		l, err := lab()
 		if err != nil {
 			return err
 		}
-		return l.Boot(cmd.Context(), args[0], wait)
+		return l.Boot(cmd.Context(), args[0], wait, now)
 	}}
 	cmd.Flags().BoolVar(&wait, "wait", false, "return when the node's kubelet answers")
+	cmd.Flags().StringVar(&now.As, "as", "", "the name that it registers by; empty: its own")
+	cmd.Flags().Uint8Var(&now.Last, "last", 0, "the number that its addresses end in; 0: its own")
 	return cmd
 }
 

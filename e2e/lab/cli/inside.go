@@ -2,6 +2,7 @@ package cli
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -22,19 +23,26 @@ func insideCommands(lab source) []*cobra.Command {
 		}
 		return l.KubectlArgs(kube, args...), nil
 	})
-	exec := passThrough("exec NODE|client -- COMMAND", "run a command on a node or on the client", func(args []string) ([]string, error) {
+	portolan := passThrough("portolan …", "run portolan as administrator", func(args []string) ([]string, error) {
+		l, err := lab()
+		if err != nil {
+			return nil, err
+		}
+		return l.PortolanArgs(args...), nil
+	})
+	exec := passThrough("exec NODE|client|wire|wire100 -- COMMAND", "run a command on a node or on an outside host", func(args []string) ([]string, error) {
 		if len(args) > 1 && args[1] == "--" {
 			args = append(args[:1:1], args[2:]...)
 		}
 		if len(args) == 0 {
-			return nil, errors.New("exec: on which node? exec NODE|client -- COMMAND")
+			return nil, errors.New("exec: on which node? exec NODE|client|wire|wire100 -- COMMAND")
 		}
 		if len(args) == 1 {
 			args = append(args, "bash")
 		}
 		return at(lab, args[0], args[1:])
 	})
-	capture := passThrough("capture NODE|client [TCPDUMP ARGS]", "run tcpdump on a node", func(args []string) ([]string, error) {
+	capture := passThrough("capture NODE|client|wire|wire100 [TCPDUMP ARGS]", "run tcpdump on a node", func(args []string) ([]string, error) {
 		if len(args) == 0 {
 			return nil, errors.New("capture: on which node? capture NODE -i eth0 …")
 		}
@@ -46,7 +54,7 @@ func insideCommands(lab source) []*cobra.Command {
 		}
 		return at(lab, args[0], append([]string{"ovs-vsctl", "--db=unix:/run/openvswitch/db.sock"}, args[1:]...))
 	})
-	return []*cobra.Command{kubectl, exec, capture, vsctl,
+	return []*cobra.Command{kubectl, portolan, exec, capture, vsctl,
 		database(lab, "nbctl", []string{"ovn-nbctl", "--db=unix:/run/ovn/ovnnb_db.sock"}),
 		database(lab, "sbctl", []string{"ovn-sbctl", "--db=unix:/run/ovn/ovnsb_db.sock"})}
 }
@@ -63,15 +71,35 @@ func database(lab source, name string, tool []string) *cobra.Command {
 		if err != nil {
 			return nil, err
 		}
-		where := p.Machines[0].Name
+		where := ""
 		if len(args) > 1 && args[0] == "--node" {
 			where, args = args[1], args[2:]
 		}
-		return node.Enter(where, append(tool, args...))
+		where, more := server(p, where)
+		return node.Enter(where, slices.Concat(tool, more, args))
 	})
 }
 
-// at is the command line that runs argv on a node or the client.
+// server is the node that has the databases of a node's zone, and what a tool must
+// be told there: the servers of a global zone are on its first nodes, and each of
+// several answers for all.
+func server(p plan.Plan, name string) (string, []string) {
+	var serving []string
+	for _, n := range p.Machines {
+		if p.Zone != "global" || len(serving) < p.Databases {
+			serving = append(serving, n.Name)
+		}
+	}
+	if name == "" || p.Zone == "global" && !slices.Contains(serving, name) {
+		name = serving[0]
+	}
+	if p.Databases > 1 {
+		return name, []string{"--no-leader-only"}
+	}
+	return name, nil
+}
+
+// at is the command line that runs argv on a node or an outside host.
 func at(lab source, where string, argv []string) ([]string, error) {
 	l, err := lab()
 	if err != nil {
@@ -85,7 +113,7 @@ func at(lab source, where string, argv []string) ([]string, error) {
 }
 
 func place(p plan.Plan, where string, argv []string) ([]string, error) {
-	if where == p.Client.Name {
+	if slices.Contains(p.OnlyNetwork(), where) {
 		return inNamespace(where, argv), nil
 	}
 	if _, err := p.Node(where); err != nil {

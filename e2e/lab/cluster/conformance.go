@@ -25,7 +25,7 @@ func (l *Lab) Conformance(ctx context.Context, focus, skip string) error {
 	if err := os.MkdirAll(report, 0o755); err != nil {
 		return err
 	}
-	argv := []string{"nsenter", "--net=" + wire.Path(wire.LAN), binary, "-test.timeout=2h", "-ginkgo.v", "-ginkgo.no-color",
+	argv := []string{"nsenter", "--net=" + wire.Path(wire.LAN()), binary, "-test.timeout=2h", "-ginkgo.v", "-ginkgo.no-color",
 		"-ginkgo.focus=" + focus, "-kubeconfig=" + l.Kubeconfig(), "-provider=skeleton",
 		"-report-dir=" + report, "-kubectl-path=" + filepath.Join(r.Products.Kube, "kubectl")}
 	if skip != "" {

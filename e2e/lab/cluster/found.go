@@ -63,13 +63,13 @@ func (l *Lab) bootMissing(ctx context.Context, r record) error {
 	p := plan.Of(r.Options)
 	missing := crashed(r)
 	for _, n := range missing {
-		if err := l.startNode(ctx, r, p, n); err != nil {
+		if err := l.startNode(ctx, r, p, n, n.Name); err != nil {
 			return err
 		}
 		l.say("node %s was down; booted", n.Name)
 	}
 	for _, n := range missing {
-		if err := l.waitKubelet(ctx, n); err != nil {
+		if err := l.waitKubelet(ctx, n.Name); err != nil {
 			return err
 		}
 	}

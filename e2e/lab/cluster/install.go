@@ -12,12 +12,16 @@ import (
 )
 
 // install installs Portolan as a user does: import the image, apply deploy/, wait.
-func (l *Lab) install(ctx context.Context, r record, image build.Archive) error {
+func (l *Lab) install(ctx context.Context, r record, images []build.Archive) error {
 	p := plan.Of(r.Options)
-	if err := l.importAll(ctx, p, []string{image.Path}); err != nil {
+	var files []string
+	for _, i := range images {
+		files = append(files, i.Path)
+	}
+	if err := l.importAll(ctx, p, files); err != nil {
 		return err
 	}
-	l.say("portolan's image imported")
+	l.say("%d images of deploy/ imported", len(files))
 	dir, err := l.overlay(p)
 	if err != nil {
 		return err

@@ -18,7 +18,14 @@ import (
 // KubectlArgs is the command line that runs kubectl as administrator, from the
 // bridges' namespace, which no node can break.
 func (l *Lab) KubectlArgs(kube string, args ...string) []string {
-	out := []string{"nsenter", "--net=" + wire.Path(wire.LAN), filepath.Join(kube, "kubectl"), "--kubeconfig=" + l.Kubeconfig()}
+	out := []string{"nsenter", "--net=" + wire.Path(wire.LAN()), filepath.Join(kube, "kubectl"), "--kubeconfig=" + l.Kubeconfig()}
+	return append(out, args...)
+}
+
+// PortolanArgs is the command line that runs the checkout's bin/portolan as
+// administrator, from where kubectl is run.
+func (l *Lab) PortolanArgs(args ...string) []string {
+	out := []string{"env", "KUBECONFIG=" + l.Kubeconfig(), "nsenter", "--net=" + wire.Path(wire.LAN()), filepath.Join(l.Builder.Repo, "bin", "portolan")}
 	return append(out, args...)
 }
 
@@ -78,9 +85,9 @@ func (l *Lab) waitRegistered(ctx context.Context, p plan.Plan) error {
 
 // waitKubelet waits until a booted node's kubelet answers. The node's Ready
 // condition would not do: it stays true for 40 s after a crash.
-func (l *Lab) waitKubelet(ctx context.Context, n plan.Node) error {
-	return until(ctx, 2*time.Minute, "kubelet of "+n.Name, func() error {
-		_, err := l.kubectl(ctx, "get", "--raw", "/api/v1/nodes/"+n.Name+"/proxy/healthz", "--request-timeout=5s")
+func (l *Lab) waitKubelet(ctx context.Context, name string) error {
+	return until(ctx, 2*time.Minute, "kubelet of "+name, func() error {
+		_, err := l.kubectl(ctx, "get", "--raw", "/api/v1/nodes/"+name+"/proxy/healthz", "--request-timeout=5s")
 		return err
 	})
 }

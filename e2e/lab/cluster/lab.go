@@ -30,7 +30,7 @@ type Dirs struct {
 	Run   string // mount points
 }
 
-// Lab is one lab. There is one a machine: its addresses and names are fixed.
+// Lab is one lab: the one that package site names. Its addresses are those of every lab.
 type Lab struct {
 	Dirs    Dirs
 	Builder build.Builder

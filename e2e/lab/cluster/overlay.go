@@ -6,18 +6,23 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/portolan-cni/portolan/e2e/lab/plan"
 )
 
-// overlay is the kustomization to apply: the most fitting of deploy/ (lab-ZONE-FAMILIES,
-// lab-ZONE, lab, or deploy/ itself), as it stands if its cluster.yaml describes this
+// overlay is the kustomization to apply: the most fitting of deploy/ (lab-global-ha with
+// three databases, lab-ZONE-FAMILIES, lab-ZONE, lab, or deploy/ itself), as it stands if its cluster.yaml describes this
 // lab, else under an overlay of our own that replaces that file.
 func (l *Lab) overlay(p plan.Plan) (string, error) {
 	deploy := filepath.Join(l.Builder.Repo, "deploy")
 	dir := deploy
-	for _, name := range []string{"lab-" + p.Zone + "-" + p.Families, "lab-" + p.Zone, "lab"} {
+	names := []string{"lab-" + p.Zone + "-" + p.Families, "lab-" + p.Zone, "lab"}
+	if p.Databases > 1 {
+		names = []string{"lab-" + p.Zone + "-ha"}
+	}
+	for _, name := range names {
 		if _, err := os.Stat(filepath.Join(deploy, name, "kustomization.yaml")); err == nil {
 			dir = filepath.Join(deploy, name)
 			break
@@ -69,7 +74,7 @@ configMapGenerator:
 // clusterConfig puts a lab's plan into the text of a Cluster. Every field must
 // stand there already: the lab replaces values, it does not know the format.
 func clusterConfig(text string, p plan.Plan) (string, error) {
-	for _, f := range [][2]string{
+	fields := [][2]string{
 		{"apiServer", "https://" + p.API().String()},
 		{"zone", p.Zone},
 		{"clusterSubnets", list(p.PodCIDRs, func(c netip.Prefix) string {
@@ -80,7 +85,19 @@ func clusterConfig(text string, p plan.Plan) (string, error) {
 			return c.String() + bits
 		})},
 		{"serviceSubnets", list(p.ServiceCIDRs, netip.Prefix.String)},
-	} {
+	}
+	if p.Multus != "" {
+		fields = append(fields, [2]string{"multiNetwork", "multus"})
+	}
+	if p.Zone == "global" {
+		var servers []string
+		for _, a := range p.DatabaseServers() {
+			servers = append(servers, strconv.Quote(a.String()))
+		}
+		fields = append(fields, [2]string{"databases", "[" + strings.Join(servers, ", ") + "]"},
+			[2]string{"insecureDatabases", strconv.FormatBool(p.Insecure)}, [2]string{"mtu", strconv.Itoa(p.PodMTU())})
+	}
+	for _, f := range fields {
 		field := regexp.MustCompile(`(?m)^( *` + f[0] + `: ).*$`)
 		if !field.MatchString(text) {
 			return "", fmt.Errorf("no line %q to put %s in", f[0]+": …", f[1])
@@ -88,6 +105,15 @@ func clusterConfig(text string, p plan.Plan) (string, error) {
 		text = field.ReplaceAllString(text, "${1}"+f[1])
 	}
 	return text, nil
+}
+
+// podMTU is what Geneve leaves of the nodes' 1500 bytes; tunnels are IPv4's where
+// nodes have it.
+func podMTU(p plan.Plan) int {
+	if p.Machines[0].IPs()[0].Is4() {
+		return 1500 - 58
+	}
+	return 1500 - 78
 }
 
 // list is a YAML flow sequence; an IPv6 prefix needs its quotes there.

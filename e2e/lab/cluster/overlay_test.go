@@ -27,12 +27,14 @@ func TestTheDefaultLabIsWhatDeployDescribes(t *testing.T) {
 }
 
 func TestPlanGoesIntoTheClusterConfig(t *testing.T) {
-	got, err := clusterConfig(config, plan.Of(plan.Options{Nodes: 3, Zone: "global", Families: plan.Dual, CNI: plan.Portolan}))
+	global := plan.Options{Nodes: 3, Zone: "global", Families: plan.Dual, CNI: plan.Portolan, Databases: 3, Insecure: true}
+	got, err := clusterConfig(config+"  databases: []\n  insecureDatabases: false\n  mtu: 1400\n", plan.Of(global))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{"  zone: global\n", `  clusterSubnets: [10.244.0.0/16/24, "fd00:10:244::/48/64"]`,
-		`  serviceSubnets: [10.96.0.0/16, "fd00:10:96::/112"]`, "  datapath: netdev\n"} {
+		`  serviceSubnets: [10.96.0.0/16, "fd00:10:96::/112"]`, "  datapath: netdev\n",
+		`  databases: ["172.18.0.3", "172.18.0.2", "172.18.0.4"]`, "  insecureDatabases: true\n", "  mtu: 1442\n"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in\n%s", want, got)
 		}

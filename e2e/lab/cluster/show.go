@@ -27,13 +27,16 @@ func (l *Lab) Status(ctx context.Context) error {
 	}
 	o := r.Options
 	word := map[bool]string{true: "up", false: "starting or interrupted"}[r.Up]
-	fmt.Fprintf(l.Out, "%s: %d nodes, cni %s, zone %s, %s\nkubeconfig %s (in netns %s)\n\n", word, o.Nodes, o.CNI, o.Zone, o.Families, l.Kubeconfig(), wire.LAN)
+	fmt.Fprintf(l.Out, "%s: %d nodes, cni %s, zone %s, %s\nkubeconfig %s (in netns %s)\n\n", word, o.Nodes, o.CNI, o.Zone, o.Families, l.Kubeconfig(), wire.LAN())
 	for _, n := range plan.Of(o).Machines {
 		state := "down"
 		if pid, err := node.InitPID(n.Name); err == nil {
 			state = fmt.Sprintf("init %d", pid)
 		}
-		fmt.Fprintf(l.Out, "%-18s %-12s %v  eth1 %v  netns %s\n", n.Name, state, n.IPs(), n.LAN.Addr(), wire.Namespace(n.Name))
+		fmt.Fprintf(l.Out, "%-18s %-12s %v  netns %s\n", n.Name, state, n.IPs(), wire.Namespace(n.Name))
+	}
+	for _, w := range plan.Of(o).Wire {
+		fmt.Fprintf(l.Out, "%-18s on the second wire, VLAN %d  %v  netns %s\n", w.Name, w.VLAN, w.IPs(), wire.Namespace(w.Name))
 	}
 	for _, args := range [][]string{{"get", "nodes", "-o", "wide"}, {"get", "pods", "-A", "-o", "wide"}} {
 		out, err := l.kubectl(ctx, append(args, "--request-timeout=5s")...)

@@ -12,6 +12,7 @@ import (
 	"github.com/portolan-cni/portolan/e2e/lab/node"
 	"github.com/portolan-cni/portolan/e2e/lab/pki"
 	"github.com/portolan-cni/portolan/e2e/lab/plan"
+	"github.com/portolan-cni/portolan/e2e/lab/trunk"
 	"github.com/portolan-cni/portolan/e2e/lab/wire"
 )
 
@@ -47,11 +48,20 @@ func (l *Lab) Up(ctx context.Context, o plan.Options) (err error) {
 	if err != nil {
 		return err
 	}
-	var portolan build.Archive
+	var made []build.Archive // Portolan's, and Multus's
 	if o.CNI == plan.Portolan {
-		if portolan, err = l.Builder.Portolan(ctx, products.Base); err != nil {
+		portolan, err := l.Builder.Portolan(ctx, products.Base)
+		if err != nil {
 			return err
 		}
+		made = append(made, portolan)
+	}
+	if o.Multus != "" {
+		multus, err := l.Builder.MultusImage(ctx)
+		if err != nil {
+			return err
+		}
+		made = append(made, multus)
 	}
 	defer func() {
 		if err == nil {
@@ -67,10 +77,10 @@ func (l *Lab) Up(ctx context.Context, o plan.Options) (err error) {
 		defer cancel()
 		err = errors.Join(err, l.down(clean))
 	}()
-	return l.up(ctx, record{Options: o, Products: products}, portolan)
+	return l.up(ctx, record{Options: o, Products: products}, made)
 }
 
-func (l *Lab) up(ctx context.Context, r record, portolan build.Archive) error {
+func (l *Lab) up(ctx context.Context, r record, made []build.Archive) error {
 	p := plan.Of(r.Options)
 	if err := os.RemoveAll(filepath.Join(l.Dirs.State, "nodes")); err != nil {
 		return err
@@ -84,8 +94,11 @@ func (l *Lab) up(ctx context.Context, r record, portolan build.Archive) error {
 	if err := wire.Up(ctx, p); err != nil {
 		return err
 	}
+	if err := trunk.Start(ctx, p, r.Products.Base, filepath.Join(l.Dirs.Run, "trunk")); err != nil {
+		return err
+	}
 	for _, n := range p.Machines {
-		if err := l.startNode(ctx, r, p, n); err != nil {
+		if err := l.startNode(ctx, r, p, n, n.Name); err != nil {
 			return err
 		}
 	}
@@ -100,8 +113,13 @@ func (l *Lab) up(ctx context.Context, r record, portolan build.Archive) error {
 	l.say("API server ready, nodes registered")
 	switch r.Options.CNI {
 	case plan.Portolan:
-		if err := l.install(ctx, r, portolan); err != nil {
+		if err := l.install(ctx, r, made); err != nil {
 			return err
+		}
+		if r.Options.Multus != "" {
+			if err := l.installMultus(ctx, p); err != nil {
+				return err
+			}
 		}
 	case plan.StandIn:
 		if err := l.waitNodesReady(ctx); err != nil {
@@ -116,8 +134,8 @@ func (l *Lab) up(ctx context.Context, r record, portolan build.Archive) error {
 	return nil
 }
 
-// startNode makes a node's network and starts it.
-func (l *Lab) startNode(ctx context.Context, r record, p plan.Plan, n plan.Node) error {
+// startNode makes a node's network and starts it, to register by a name.
+func (l *Lab) startNode(ctx context.Context, r record, p plan.Plan, n plan.Node, registers string) error {
 	if err := wire.AttachNode(ctx, p, n); err != nil {
 		return err
 	}
@@ -127,7 +145,7 @@ func (l *Lab) startNode(ctx context.Context, r record, p plan.Plan, n plan.Node)
 		}
 	}
 	s := node.Spec{
-		Name: n.Name, IPs: n.IPs(), ControlPlane: n.ControlPlane, API: p.API(),
+		Name: n.Name, Registers: registers, IPs: n.IPs(), ControlPlane: n.ControlPlane, API: p.API(),
 		PodCIDRs: p.PodCIDRs, ServiceCIDRs: p.ServiceCIDRs, NodePodCIDRs: n.PodCIDRs, StandIn: p.CNI == plan.StandIn,
 		State: l.state(n), Run: l.runDir(n), PKI: l.pki(), Kube: r.Products.Kube, Base: r.Products.Base,
 	}
@@ -154,9 +172,16 @@ func (l *Lab) Crash(ctx context.Context, name string) error {
 	})
 }
 
+// Renamed is what has become of a machine between two boots; zero: nothing.
+type Renamed struct {
+	As   string // the name that it registers by
+	Last byte   // the number that its addresses end in
+}
+
 // Boot starts a node that crashed: its disk as it was, its network and /run new.
-// With wait it returns when the node's kubelet answers, else when its init runs.
-func (l *Lab) Boot(ctx context.Context, name string, wait bool) error {
+// With wait it returns when the node's kubelet answers, else when its init runs. A
+// machine that was renamed is so until it is booted again.
+func (l *Lab) Boot(ctx context.Context, name string, wait bool, now Renamed) error {
 	return l.change(func(r record, p plan.Plan) error {
 		n, err := p.Node(name)
 		if err != nil {
@@ -165,10 +190,19 @@ func (l *Lab) Boot(ctx context.Context, name string, wait bool) error {
 		if _, err := node.InitPID(name); err == nil {
 			return fmt.Errorf("node %s is running: `lab crash %s` ends it", name, name)
 		}
-		if err := l.startNode(ctx, r, p, n); err != nil || !wait {
+		if now.As == "" {
+			now.As = n.Name
+		}
+		if now.Last != 0 {
+			n.Addrs = p.Addrs(now.Last)
+		}
+		if err := pki.WriteNode(l.pki(), p, now.As, n.IPs()); err != nil {
 			return err
 		}
-		return l.waitKubelet(ctx, n)
+		if err := l.startNode(ctx, r, p, n, now.As); err != nil || !wait {
+			return err
+		}
+		return l.waitKubelet(ctx, now.As)
 	})
 }
 

@@ -110,7 +110,7 @@ func Stage(state string) error {
 
 // InitPID is the process that is PID 1 in the node, as this machine numbers it.
 func InitPID(name string) (int, error) {
-	pids, err := processes(filepath.Join(members, name))
+	pids, err := processes(filepath.Join(members(), name))
 	if err != nil {
 		return 0, err
 	}
@@ -171,7 +171,7 @@ func Crash(ctx context.Context, name string) error {
 			return err
 		}
 	}
-	if err := killAll(ctx, filepath.Join(members, name)); err != nil {
+	if err := killAll(ctx, filepath.Join(members(), name)); err != nil {
 		return err
 	}
 	return removeCgroups(ctx, name)
@@ -179,12 +179,12 @@ func Crash(ctx context.Context, name string) error {
 
 // CrashAll ends every node of the lab and everything else in its cgroup.
 func CrashAll(ctx context.Context) error {
-	return errors.Join(killAll(ctx, members), removeCgroups(ctx, "."))
+	return errors.Join(killAll(ctx, members()), removeCgroups(ctx, "."))
 }
 
 // Alive counts the processes of all nodes.
 func Alive() (int, error) {
-	pids, err := processes(members)
+	pids, err := processes(members())
 	return len(pids), err
 }
 

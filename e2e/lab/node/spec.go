@@ -16,6 +16,7 @@ import (
 // Spec is everything a node's init must know, as a file.
 type Spec struct {
 	Name         string         `json:"name"`
+	Registers    string         `json:"registers"` // the Node's name; Name's but for a machine that was renamed
 	IPs          []netip.Addr   `json:"ips"`
 	ControlPlane bool           `json:"controlPlane"`
 	API          netip.AddrPort `json:"api"`

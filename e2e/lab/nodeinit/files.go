@@ -18,6 +18,9 @@ var containerdConfig string
 //go:embed kubelet.yaml
 var kubeletConfig string
 
+//go:embed audit.yaml
+var auditPolicy string
+
 //go:embed standin.conflist
 var standInConfig string
 
@@ -49,6 +52,8 @@ func writeFiles(s node.Spec, root string) error {
 		"/etc/hostname":    s.Name + "\n",
 		"/etc/hosts":       "127.0.0.1 localhost\n::1 localhost\n" + strings.Join(s.Hosts, "\n") + "\n",
 		"/etc/resolv.conf": "nameserver " + s.DNS().String() + "\n",
+
+		"/etc/kubernetes/audit.yaml": auditPolicy,
 	}
 	for _, t := range ovnTools {
 		files["/opt/lab/ovn/"+t] = fmt.Sprintf(ovnTool, t)

@@ -27,8 +27,8 @@ type service struct {
 func services(s node.Spec) []service {
 	ready := func() bool { return apiReady(s.API) }
 	kubelet := service{name: "kubelet", before: func() bool { return containerdReady() && ready() },
-		argv: []string{"kubelet", "--config=/etc/kubernetes/kubelet.yaml", "--kubeconfig=/etc/kubernetes/" + s.Name + ".conf",
-			"--hostname-override=" + s.Name, "--node-ip=" + join(s.IPs), "--v=2"}}
+		argv: []string{"kubelet", "--config=/etc/kubernetes/kubelet.yaml", "--kubeconfig=/etc/kubernetes/" + s.Registers + ".conf",
+			"--hostname-override=" + s.Registers, "--node-ip=" + join(s.IPs), "--v=2"}}
 	out := []service{{name: "containerd", argv: []string{"containerd", "--config", "/etc/containerd.toml"}}}
 	if s.ControlPlane {
 		out = append(out, etcd(), apiServer(s),
@@ -59,7 +59,8 @@ func apiServer(s node.Spec) service {
 		"--requestheader-extra-headers-prefix=X-Remote-Extra-", "--requestheader-group-headers=X-Remote-Group", "--requestheader-username-headers=X-Remote-User",
 		"--proxy-client-cert-file=" + pki + "front-proxy.crt", "--proxy-client-key-file=" + pki + "front-proxy.key",
 		"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction", "--allow-privileged=true",
-		"--service-cluster-ip-range=" + join(s.ServiceCIDRs), "--profiling=false"}}
+		"--service-cluster-ip-range=" + join(s.ServiceCIDRs), "--profiling=false",
+		"--audit-policy-file=/etc/kubernetes/audit.yaml", "--audit-log-path=/var/log/audit.log", "--audit-log-mode=blocking-strict"}}
 }
 
 // controllerManager does not allocate pod subnets: the CNI under test does.

@@ -70,7 +70,7 @@ func TCP(from Place, to netip.AddrPort, size int, timeout time.Duration) (Answer
 func UDP(from Place, to netip.AddrPort, size int, fragment bool, timeout time.Duration) (Answer, error) {
 	var a Answer
 	err := from.Do(func() error {
-		d := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error { return mayFragment(c, fragment) }}
+		d := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error { return mayFragment(c, FamilyOf(to.Addr()), fragment) }}
 		conn, err := d.Dial("udp", to.String())
 		if err != nil {
 			return err
@@ -102,14 +102,28 @@ func UDP(from Place, to netip.AddrPort, size int, fragment bool, timeout time.Du
 	return a, err
 }
 
-func mayFragment(c syscall.RawConn, fragment bool) error {
+// mayFragment allows or forbids that what a socket sends is cut, here or on the way.
+func mayFragment(c syscall.RawConn, f Family, fragment bool) error {
 	mode := unix.IP_PMTUDISC_DO
 	if fragment {
 		mode = unix.IP_PMTUDISC_DONT
 	}
 	var err error
-	ctl := c.Control(func(fd uintptr) {
-		err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, mode)
-	})
+	ctl := c.Control(func(fd uintptr) { err = discover(int(fd), f, mode, !fragment) })
 	return errors.Join(ctl, err)
+}
+
+// discover sets how a socket learns the path's MTU (IP_PMTUDISC_*, whose numbers
+// are IPv6's too). whole forbids that this host cuts a packet, which IPv6 has an
+// option of its own for (RFC 3542 §11.2).
+func discover(fd int, f Family, mode int, whole bool) error {
+	if f == IPv4 {
+		return unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, mode)
+	}
+	flag := 0
+	if whole {
+		flag = 1
+	}
+	return errors.Join(unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, mode),
+		unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_DONTFRAG, flag))
 }

@@ -13,41 +13,35 @@ import (
 
 // Echo is the answer to a ping, as the asker's kernel received it.
 type Echo struct {
-	TTL    int // of the reply
+	TTL    int // of the reply: IPv6's hop limit
 	Source netip.Addr
 	RTT    time.Duration
 	Copies int // replies to this one request; more than 1 is a fault
-	// TooBigMTU is the MTU of an ICMP "fragmentation needed" that came instead.
+	// TooBigMTU is the MTU of an ICMP "fragmentation needed" or ICMPv6 "packet too
+	// big" that came instead.
 	TooBigMTU int
 }
 
 // ErrNoEcho means that no reply came in time.
 var ErrNoEcho = errors.New("no echo reply")
 
-// Ping sends one IPv4 echo request of size payload bytes and waits for the reply,
+// Ping sends one echo request of size payload bytes and waits for the reply,
 // then a moment for copies of it. It sends up to three requests with one id.
-func Ping(from Place, to netip.Addr, size int, dontFragment bool, timeout time.Duration) (Echo, error) {
+// whole forbids that a request is cut, here or on the way.
+func Ping(from Place, to netip.Addr, size int, whole bool, timeout time.Duration) (Echo, error) {
 	var e Echo
 	err := from.Do(func() error {
-		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_ICMP)
+		p, err := openPinger(to, whole)
 		if err != nil {
 			return err
 		}
-		defer unix.Close(fd)
-		mode := unix.IP_PMTUDISC_DONT
-		if dontFragment {
-			mode = unix.IP_PMTUDISC_PROBE // DF, whatever the route's MTU is believed to be
-		}
-		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, mode); err != nil {
-			return err
-		}
-		id := uint16(time.Now().UnixNano()) ^ uint16(os.Getpid())
+		defer unix.Close(p.fd)
 		for seq := uint16(1); seq <= 3; seq++ {
 			sent := time.Now()
-			if err := unix.Sendto(fd, request(id, seq, size), 0, &unix.SockaddrInet4{Addr: to.As4()}); err != nil {
+			if err := p.send(seq, size); err != nil {
 				return fmt.Errorf("send: %w", err)
 			}
-			if e, err = await(fd, id, seq, sent, timeout/3); err == nil || e.TooBigMTU != 0 {
+			if e, err = p.await(seq, sent, timeout/3); err == nil || e.TooBigMTU != 0 {
 				return err
 			}
 		}
@@ -56,47 +50,127 @@ func Ping(from Place, to netip.Addr, size int, dontFragment bool, timeout time.D
 	return e, err
 }
 
-// request is an ICMP echo request (RFC 792).
-func request(id, seq uint16, size int) []byte {
+// pinger is a raw ICMP socket.
+type pinger struct {
+	fd  int
+	to  netip.Addr
+	id  uint16
+	buf []byte
+}
+
+func openPinger(to netip.Addr, whole bool) (*pinger, error) {
+	domain, proto := unix.AF_INET, unix.IPPROTO_ICMP
+	if to.Is6() {
+		domain, proto = unix.AF_INET6, unix.IPPROTO_ICMPV6
+	}
+	fd, err := unix.Socket(domain, unix.SOCK_RAW|unix.SOCK_CLOEXEC, proto)
+	if err != nil {
+		return nil, err
+	}
+	mode := unix.IP_PMTUDISC_DONT
+	if whole {
+		mode = unix.IP_PMTUDISC_PROBE // whole, whatever the route's MTU is believed to be
+	}
+	err = discover(fd, FamilyOf(to), mode, whole)
+	if to.Is6() {
+		err = errors.Join(err, unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVHOPLIMIT, 1))
+	}
+	if err != nil {
+		return nil, errors.Join(err, unix.Close(fd))
+	}
+	return &pinger{fd: fd, to: to, id: uint16(time.Now().UnixNano()) ^ uint16(os.Getpid()), buf: make([]byte, 1<<16)}, nil
+}
+
+// send sends an echo request (RFC 792, RFC 4443 §4.1).
+func (p *pinger) send(seq uint16, size int) error {
 	b := make([]byte, 8, 8+size)
-	b[0] = 8
-	binary.BigEndian.PutUint16(b[4:], id)
+	binary.BigEndian.PutUint16(b[4:], p.id)
 	binary.BigEndian.PutUint16(b[6:], seq)
+	if p.to.Is6() {
+		b[0] = 128 // the kernel adds the checksum
+		return unix.Sendto(p.fd, append(b, payload(size)...), 0, &unix.SockaddrInet6{Addr: p.to.As16()})
+	}
+	b[0] = 8
 	b = append(b, payload(size)...)
 	binary.BigEndian.PutUint16(b[2:], checksum(b))
-	return b
+	return unix.Sendto(p.fd, b, 0, &unix.SockaddrInet4{Addr: p.to.As4()})
+}
+
+// message is one ICMP message as it came.
+type message struct {
+	icmp   []byte
+	ttl    int
+	source netip.Addr
+}
+
+// receive reads one message; false when none came, or one too short to be one.
+func (p *pinger) receive() (message, bool) {
+	var m message
+	oob := make([]byte, 64)
+	n, used, _, from, err := unix.Recvmsg(p.fd, p.buf, oob, 0)
+	if err != nil {
+		return m, false
+	}
+	if p.to.Is6() { // the kernel gives the message without its header
+		sa, ok := from.(*unix.SockaddrInet6)
+		if !ok || n < 8 {
+			return m, false
+		}
+		m.icmp, m.source, m.ttl = p.buf[:n], netip.AddrFrom16(sa.Addr), hopLimit(oob[:used])
+		return m, true
+	}
+	if n < 28 {
+		return m, false
+	}
+	m.icmp, m.ttl = p.buf[int(p.buf[0]&15)*4:n], int(p.buf[8])
+	m.source, _ = netip.AddrFromSlice(p.buf[12:16])
+	return m, true
+}
+
+// hopLimit finds the hop limit in control messages; 0 when it is not there.
+func hopLimit(oob []byte) int {
+	list, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return 0
+	}
+	for _, c := range list {
+		if c.Header.Level == unix.IPPROTO_IPV6 && c.Header.Type == unix.IPV6_HOPLIMIT && len(c.Data) >= 4 {
+			return int(binary.NativeEndian.Uint32(c.Data))
+		}
+	}
+	return 0
 }
 
 // await reads until the reply has come and no copy of it follows for 50 ms.
-func await(fd int, id, seq uint16, sent time.Time, timeout time.Duration) (Echo, error) {
+func (p *pinger) await(seq uint16, sent time.Time, timeout time.Duration) (Echo, error) {
 	var e Echo
+	reply := byte(0)
+	if p.to.Is6() {
+		reply = 129
+	}
 	until := sent.Add(timeout)
-	buf := make([]byte, 1<<16)
 	for {
 		left := time.Until(until)
 		if left <= 0 {
 			break
 		}
 		tv := unix.NsecToTimeval(left.Nanoseconds())
-		if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv); err != nil {
+		if err := unix.SetsockoptTimeval(p.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv); err != nil {
 			return e, err
 		}
-		n, _, err := unix.Recvfrom(fd, buf, 0)
-		if err != nil || n < 28 {
+		m, ok := p.receive()
+		if !ok {
 			continue
 		}
-		head := int(buf[0]&15) * 4
-		icmp := buf[head:n]
-		if mtu := tooBig(icmp, id); mtu != 0 {
+		if mtu := p.tooBig(m.icmp); mtu != 0 {
 			e.TooBigMTU = mtu
 			return e, fmt.Errorf("packet too big: path MTU is %d", mtu)
 		}
-		if icmp[0] != 0 || binary.BigEndian.Uint16(icmp[4:]) != id || binary.BigEndian.Uint16(icmp[6:]) != seq {
+		if m.icmp[0] != reply || binary.BigEndian.Uint16(m.icmp[4:]) != p.id || binary.BigEndian.Uint16(m.icmp[6:]) != seq {
 			continue
 		}
 		if e.Copies++; e.Copies == 1 {
-			src, _ := netip.AddrFromSlice(buf[12:16])
-			e.TTL, e.Source, e.RTT = int(buf[8]), src, time.Since(sent)
+			e.TTL, e.Source, e.RTT = m.ttl, m.source, time.Since(sent)
 			until = time.Now().Add(50 * time.Millisecond)
 		}
 	}
@@ -106,17 +180,22 @@ func await(fd int, id, seq uint16, sent time.Time, timeout time.Duration) (Echo,
 	return e, nil
 }
 
-// tooBig reads "fragmentation needed" about a request of ours (RFC 1191).
-func tooBig(icmp []byte, id uint16) int {
-	if len(icmp) < 8+28 || icmp[0] != 3 || icmp[1] != 4 {
+// tooBig reads "fragmentation needed" (RFC 1191) or "packet too big" (RFC 4443
+// §3.2) about a request of ours.
+func (p *pinger) tooBig(icmp []byte) int {
+	if len(icmp) < 8+28 {
 		return 0
 	}
 	inner := icmp[8:]
-	head := int(inner[0]&15) * 4
-	if len(inner) < head+6 || binary.BigEndian.Uint16(inner[head+4:]) != id {
+	head, mtu := 40, int(binary.BigEndian.Uint32(icmp[4:]))
+	if p.to.Is4() {
+		head, mtu = int(inner[0]&15)*4, int(binary.BigEndian.Uint16(icmp[6:]))
+	}
+	isTooBig := p.to.Is4() && icmp[0] == 3 && icmp[1] == 4 || p.to.Is6() && icmp[0] == 2
+	if !isTooBig || len(inner) < head+6 || binary.BigEndian.Uint16(inner[head+4:]) != p.id {
 		return 0
 	}
-	return int(binary.BigEndian.Uint16(icmp[6:]))
+	return mtu
 }
 
 func checksum(b []byte) uint16 {

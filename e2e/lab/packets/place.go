@@ -4,7 +4,10 @@
 //	Place.Do ── a locked thread in the place's network namespace
 //	  ├─ Serve    answers TCP and UDP with what it saw; notes pings
 //	  ├─ TCP, UDP, Ping   ask, and compare with what was sent
-//	  └─ Raw, Sniff       forge frames, and look for them elsewhere
+//	  └─ Send, Sniff      forge frames, and look for them elsewhere
+//
+// A place may have an address of each family; what asks or answers uses Addr, and
+// In gives the same place with the other family's.
 //
 // Sockets are opened inside the namespace by this process, so a probe costs
 // microseconds and its claim is the kernel's, not a tool's text.
@@ -21,9 +24,50 @@ import (
 
 // Place is a network namespace with a name and an address.
 type Place struct {
-	Name string
-	Path string // of the namespace: /proc/PID/ns/net, /run/netns/NAME
-	Addr netip.Addr
+	Name  string
+	Path  string // of the namespace: /proc/PID/ns/net, /run/netns/NAME
+	Addr  netip.Addr
+	Addrs []netip.Addr // all that it has, at most one a family; nil: Addr alone
+}
+
+// Family is an IP version.
+type Family string
+
+// The families, as a user reads them in a test's name.
+const (
+	IPv4 Family = "IPv4"
+	IPv6 Family = "IPv6"
+)
+
+// FamilyOf is an address's family.
+func FamilyOf(a netip.Addr) Family {
+	if a.Is4() {
+		return IPv4
+	}
+	return IPv6
+}
+
+// Pick finds the address of a family; the zero Addr when there is none.
+func (f Family) Pick(addrs []netip.Addr) netip.Addr {
+	for _, a := range addrs {
+		if FamilyOf(a) == f {
+			return a
+		}
+	}
+	return netip.Addr{}
+}
+
+// In is the place with its address of a family in use: the zero Addr when it has none.
+func (p Place) In(f Family) Place {
+	p.Addr = f.Pick(p.all())
+	return p
+}
+
+func (p Place) all() []netip.Addr {
+	if p.Addrs == nil {
+		return []netip.Addr{p.Addr}
+	}
+	return p.Addrs
 }
 
 // Do runs fn with its thread in the place's namespace. Sockets that fn opens

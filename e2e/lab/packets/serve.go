@@ -26,38 +26,57 @@ type Server struct {
 	Port  int
 
 	tcp net.Listener
-	udp *net.UDPConn
+	udp []*net.UDPConn
 	wg  sync.WaitGroup
 }
 
 // Serve listens for TCP and UDP on one port, of every address of the place.
 func Serve(p Place, port int) (*Server, error) {
 	s := &Server{Place: p, Port: port}
-	err := p.Do(func() error {
-		var err error
-		if s.tcp, err = net.Listen("tcp", fmt.Sprintf(":%d", port)); err != nil {
-			return err
-		}
-		// One socket an address: an answer must leave with the address that was asked.
-		s.udp, err = net.ListenUDP("udp", &net.UDPAddr{IP: p.Addr.AsSlice(), Port: port})
-		if err != nil {
-			return errors.Join(err, s.tcp.Close())
-		}
-		return s.udp.SetReadBuffer(4 << 20)
-	})
-	if err != nil {
-		return nil, fmt.Errorf("serve on %s:%d: %w", p.Name, port, err)
+	if err := p.Do(s.listen); err != nil {
+		return nil, fmt.Errorf("serve on %s:%d: %w", p.Name, port, errors.Join(err, s.closeSockets()))
 	}
 	s.start(s.serveTCP)
-	s.start(s.serveUDP)
+	for _, conn := range s.udp {
+		s.start(func() { serveUDP(conn) })
+	}
 	return s, nil
+}
+
+func (s *Server) listen() error {
+	var err error
+	if s.tcp, err = net.Listen("tcp", fmt.Sprintf(":%d", s.Port)); err != nil {
+		return err
+	}
+	// One socket an address: an answer must leave with the address that was asked.
+	for _, a := range s.Place.all() {
+		conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: a.AsSlice(), Port: s.Port})
+		if err != nil {
+			return err
+		}
+		s.udp = append(s.udp, conn)
+		if err := conn.SetReadBuffer(4 << 20); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Close stops answering.
 func (s *Server) Close() {
-	_ = s.tcp.Close()
-	_ = s.udp.Close()
+	_ = s.closeSockets()
 	s.wg.Wait()
+}
+
+func (s *Server) closeSockets() error {
+	var errs []error
+	if s.tcp != nil {
+		errs = append(errs, s.tcp.Close())
+	}
+	for _, conn := range s.udp {
+		errs = append(errs, conn.Close())
+	}
+	return errors.Join(errs...)
 }
 
 func (s *Server) start(fn func()) {
@@ -89,10 +108,10 @@ func (s *Server) serveTCP() {
 }
 
 // serveUDP answers a datagram with one of the same size: fragments both ways.
-func (s *Server) serveUDP() {
+func serveUDP(conn *net.UDPConn) {
 	buf := make([]byte, 1<<16)
 	for {
-		n, from, err := s.udp.ReadFromUDPAddrPort(buf)
+		n, from, err := conn.ReadFromUDPAddrPort(buf)
 		if err != nil {
 			if errors.Is(err, net.ErrClosed) {
 				return
@@ -105,7 +124,7 @@ func (s *Server) serveUDP() {
 		}
 		out := make([]byte, max(n, len(head)))
 		copy(out, head)
-		_, _ = s.udp.WriteToUDPAddrPort(out, from)
+		_, _ = conn.WriteToUDPAddrPort(out, from)
 	}
 }
 

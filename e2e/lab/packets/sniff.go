@@ -1,6 +1,8 @@
 package packets
 
 import (
+	"bytes"
+	"encoding/binary"
 	"fmt"
 	"net"
 	"sync"
@@ -25,11 +27,16 @@ func Sniff(p Place, iface string, take func(frame []byte) bool) (*Sniffer, error
 		if err != nil {
 			return err
 		}
-		s.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(htons(unix.ETH_P_ALL)))
+		// Without a protocol until it is bound: else it hears all interfaces meanwhile.
+		s.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
 			return err
 		}
 		tv := unix.Timeval{Usec: 50_000} // how late a Close may be noticed
+		// The kernel takes a frame's VLAN tag off and tells it beside.
+		if err := unix.SetsockoptInt(s.fd, unix.SOL_PACKET, unix.PACKET_AUXDATA, 1); err != nil {
+			return err
+		}
 		if err := unix.SetsockoptTimeval(s.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv); err != nil {
 			return err
 		}
@@ -46,26 +53,55 @@ func Sniff(p Place, iface string, take func(frame []byte) bool) (*Sniffer, error
 }
 
 func (s *Sniffer) read(stop <-chan struct{}, take func([]byte) bool) {
-	buf := make([]byte, 1<<16)
+	buf, oob := make([]byte, 1<<16), make([]byte, 128)
 	for {
 		select {
 		case <-stop:
 			return
 		default:
 		}
-		n, from, err := unix.Recvfrom(s.fd, buf, 0)
+		n, used, _, from, err := unix.Recvmsg(s.fd, buf, oob, 0)
 		if err != nil {
 			continue
 		}
 		if ll, ok := from.(*unix.SockaddrLinklayer); ok && ll.Pkttype == unix.PACKET_OUTGOING {
 			continue
 		}
-		if take(buf[:n]) {
+		if frame := retagged(buf[:n], oob[:used]); take(frame) {
 			s.mu.Lock()
-			s.frames = append(s.frames, append([]byte(nil), buf[:n]...))
+			s.frames = append(s.frames, bytes.Clone(frame))
 			s.mu.Unlock()
 		}
 	}
+}
+
+// tagHere says in auxdata that the frame had a tag (TP_STATUS_VLAN_VALID).
+const tagHere = 1 << 4
+
+// retagged is a frame as it was on the wire: with the tag that the kernel has put into
+// the auxdata (struct tpacket_auxdata).
+func retagged(frame, oob []byte) []byte {
+	list, err := unix.ParseSocketControlMessage(oob)
+	if err != nil || len(frame) < 12 {
+		return frame
+	}
+	for _, c := range list {
+		if c.Header.Level != unix.SOL_PACKET || c.Header.Type != unix.PACKET_AUXDATA || len(c.Data) < 20 ||
+			binary.NativeEndian.Uint32(c.Data)&tagHere == 0 {
+			continue
+		}
+		out := binary.BigEndian.AppendUint16(bytes.Clone(frame[:12]), unix.ETH_P_8021Q)
+		return append(binary.BigEndian.AppendUint16(out, binary.NativeEndian.Uint16(c.Data[16:])), frame[12:]...)
+	}
+	return frame
+}
+
+// VLAN is the VLAN that a frame's tag names; 0: it has none.
+func VLAN(frame []byte) int {
+	if len(frame) < 16 || binary.BigEndian.Uint16(frame[12:]) != unix.ETH_P_8021Q {
+		return 0
+	}
+	return int(binary.BigEndian.Uint16(frame[14:]) & 0xfff)
 }
 
 // Count is how many frames the filter has taken so far.

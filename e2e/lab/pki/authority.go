@@ -9,6 +9,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -55,6 +56,15 @@ func NewAuthority(dir, name string) (*Authority, error) {
 		return nil, fmt.Errorf("certificate of authority %s: %w", name, err)
 	}
 	return &Authority{dir: dir, cert: cert, key: key}, writePair(dir, name, der, key)
+}
+
+// OpenAuthority is one that NewAuthority made.
+func OpenAuthority(dir, name string) (*Authority, error) {
+	pair, err := tls.LoadX509KeyPair(filepath.Join(dir, name+".crt"), filepath.Join(dir, name+".key"))
+	if err != nil {
+		return nil, fmt.Errorf("authority %s: %w", name, err)
+	}
+	return &Authority{dir: dir, cert: pair.Leaf, key: pair.PrivateKey.(crypto.Signer)}, nil
 }
 
 // Issue writes file.crt and file.key, good for client and server use.

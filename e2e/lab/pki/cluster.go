@@ -44,7 +44,7 @@ func WriteCluster(dir string, p plan.Plan) error {
 		"scheduler":          {Name: "system:kube-scheduler"},
 	}
 	for _, n := range p.Machines {
-		users[n.Name] = Subject{Name: "system:node:" + n.Name, Groups: []string{"system:nodes"}, DNS: []string{n.Name}, IPs: n.IPs()}
+		users[n.Name] = nodeSubject(n.Name, n.IPs())
 	}
 	for file, s := range users {
 		if err := ca.Issue(file, s); err != nil {
@@ -55,6 +55,23 @@ func WriteCluster(dir string, p plan.Plan) error {
 		}
 	}
 	return nil
+}
+
+// WriteNode makes what a node needs to register by a name and be reached at
+// addresses: NAME.conf and its certificate.
+func WriteNode(dir string, p plan.Plan, name string, ips []netip.Addr) error {
+	ca, err := OpenAuthority(dir, "ca")
+	if err != nil {
+		return err
+	}
+	if err := ca.Issue(name, nodeSubject(name, ips)); err != nil {
+		return err
+	}
+	return writeKubeconfig(dir, name, "https://"+p.API().String())
+}
+
+func nodeSubject(name string, ips []netip.Addr) Subject {
+	return Subject{Name: "system:node:" + name, Groups: []string{"system:nodes"}, DNS: []string{name}, IPs: ips}
 }
 
 // apiServer names every way the API server is reached: the control plane's

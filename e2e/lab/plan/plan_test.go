@@ -57,10 +57,12 @@ func TestNoAddressOrMACTwice(t *testing.T) {
 		add(g.String(), "gateway")
 	}
 	hosts := []Host{p.Client}
+	for _, w := range p.Wire {
+		hosts = append(hosts, w.Host)
+	}
 	for _, n := range p.Machines {
 		hosts = append(hosts, n.Host)
 		add(n.LANMAC, n.Name)
-		add(n.LAN.String(), n.Name)
 		for _, c := range n.PodCIDRs {
 			add(c.String(), n.Name)
 			if !slices.ContainsFunc(p.PodCIDRs, func(all netip.Prefix) bool { return all.Overlaps(c) }) {

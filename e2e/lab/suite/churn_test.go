@@ -23,15 +23,60 @@ func TestMatrixPodRecreatedUnderItsName(t *testing.T) {
 		apply(t, podManifest("again", host))
 		pods := ready(t)
 		now := pods["again"]
-		if now.Addr == old.Addr {
-			t.Errorf("the new pod has the old one's address %s: it must rest", old.Addr)
-		}
 		serve(t, now.Place, port)
-		a, err := packets.TCP(pods["peer"].Place, netip.AddrPortFrom(now.Addr, port), 1000, patient)
-		if err != nil || a.Source != pods["peer"].Addr {
-			t.Errorf("peer to again: source %v, %v", a.Source, err)
+		for _, f := range families(t) {
+			from, to := pods["peer"].In(f), now.In(f)
+			if to.Addr == old.In(f).Addr {
+				t.Errorf("the new pod has the old one's address %s: it must rest", to.Addr)
+			}
+			a, err := packets.TCP(from.Place, netip.AddrPortFrom(to.Addr, port), 1000, patient)
+			if err != nil || a.Source != from.Addr {
+				t.Errorf("peer to again: source %v, %v", a.Source, err)
+			}
 		}
 		old = now
+	}
+}
+
+// TestMatrixConnectionsGoWithThePod: what connection tracking remembers of a pod's
+// address is gone before the address can be another's (decision 32).
+func TestMatrixConnectionsGoWithThePod(t *testing.T) {
+	fresh(t)
+	host := "ovn-worker"
+	apply(t, podManifest("talker", host)+podManifest("stayer", host))
+	pods, client := ready(t), outside(t)
+	serve(t, client, port)
+	tracked := func(p pod) int {
+		table := lab(t, "exec", host, "--", "sh", "-c", "ovs-appctl -t /run/openvswitch/ovs-vswitchd.*.ctl dpctl/dump-conntrack")
+		n := 0
+		for _, a := range p.Addrs {
+			n += strings.Count(table, "src="+a.String()+",")
+		}
+		return n
+	}
+	for _, f := range families(t) {
+		for _, p := range pods {
+			to := netip.AddrPortFrom(client.In(f).Addr, port)
+			if _, err := packets.TCP(p.In(f).Place, to, 1000, patient); err != nil {
+				t.Error(err)
+			}
+			if _, err := packets.UDP(p.In(f).Place, to, 1000, true, patient); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	if want := 2 * len(families(t)); tracked(pods["talker"]) < want || tracked(pods["stayer"]) < want {
+		t.Fatalf("%d and %d connections are tracked, want at least %d each: nothing to show", tracked(pods["talker"]), tracked(pods["stayer"]), want)
+	}
+	kubectl(t, "-n", namespace, "delete", "pod", "talker", "--wait=true", "--grace-period=0", "--force")
+	deadline := time.Now().Add(20 * time.Second) // well within the address's rest of 60 s
+	for tracked(pods["talker"]) > 0 && time.Now().Before(deadline) {
+	}
+	if n := tracked(pods["talker"]); n > 0 {
+		t.Errorf("20 s after the pod's end %d connections of its addresses are remembered", n)
+	}
+	if tracked(pods["stayer"]) == 0 {
+		t.Error("the connections of another pod went with it")
 	}
 }
 
@@ -85,13 +130,15 @@ spec:
 	t.Logf("60 pods ready after %v", time.Since(began).Round(time.Second))
 	seen := map[netip.Addr]string{}
 	for name, p := range ready(t) {
-		if other := seen[p.Addr]; other != "" {
-			t.Errorf("%s and %s both have %s", name, other, p.Addr)
+		for _, addr := range p.Addrs {
+			if other := seen[addr]; other != "" {
+				t.Errorf("%s and %s both have %s", name, other, addr)
+			}
+			seen[addr] = name
 		}
-		seen[p.Addr] = name
 	}
-	if len(seen) != 60 {
-		t.Errorf("%d addresses, want 60", len(seen))
+	if want := 60 * len(families(t)); len(seen) != want {
+		t.Errorf("%d addresses, want %d", len(seen), want)
 	}
 	kubectl(t, "-n", namespace, "scale", "deployment/sixty", "--replicas=0")
 	kubectl(t, "-n", namespace, "wait", "--for=delete", "pod", "-l", "app=sixty", "--timeout=150s")
@@ -149,7 +196,7 @@ func TestMatrixStaticPod(t *testing.T) {
 		t.Fatalf("pods are %v", pods)
 	}
 	e, err := packets.Ping(pods["peer"].Place, p.Addr, 56, false, patient)
-	if err != nil || e.Copies != 1 || e.TTL != 64 {
+	if err != nil || e.Copies != 1 || e.TTL != sameNode {
 		t.Errorf("peer to the static pod: %+v, %v", e, err)
 	}
 }

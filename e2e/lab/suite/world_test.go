@@ -10,28 +10,31 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/portolan-cni/portolan/e2e/lab/node"
 	"github.com/portolan-cni/portolan/e2e/lab/packets"
+	"github.com/portolan-cni/portolan/e2e/lab/plan"
 	"github.com/portolan-cni/portolan/e2e/lab/wire"
 )
 
 // namespace is where the suite makes its pods.
 const namespace = "portolan-suite"
 
-// client is the host outside of the cluster.
-var client = packets.Place{Name: "client", Path: wire.Path(wire.Namespace("client")), Addr: netip.MustParseAddr("172.18.0.100")}
-
-// apiServer is where the control plane's host process listens.
-var apiServer = netip.MustParseAddrPort("172.18.0.3:6443")
-
 // machine is a node of the cluster.
 type machine struct {
 	packets.Place
-	Mgmt netip.Addr // of ovn-k8s-mp0: what pods of other nodes see of it
+	Mgmt  netip.Addr   // of ovn-k8s-mp0: what pods of other nodes see of it
+	Mgmts []netip.Addr // all of them, one a family
+}
+
+// In is the machine with its addresses of a family in use.
+func (m machine) In(f packets.Family) machine {
+	m.Place, m.Mgmt = m.Place.In(f), f.Pick(m.Mgmts)
+	return m
 }
 
 // pod is a pod whose packets the suite sends.
@@ -40,6 +43,51 @@ type pod struct {
 	Node string
 	Pod  string
 	MAC  net.HardwareAddr
+}
+
+// In is the pod with its address of a family in use.
+func (p pod) In(f packets.Family) pod {
+	p.Place = p.Place.In(f)
+	return p
+}
+
+// layout is the plan of the lab that is up.
+func layout(t testing.TB) plan.Plan {
+	t.Helper()
+	var o plan.Options
+	decode(t, lab(t, "options"), &o)
+	return plan.Of(o)
+}
+
+// families lists the lab's, the one of primary addresses first.
+func families(t testing.TB) []packets.Family {
+	t.Helper()
+	var out []packets.Family
+	for _, a := range layout(t).Client.IPs() {
+		out = append(out, packets.FamilyOf(a))
+	}
+	return out
+}
+
+// outside is the host that is not in the cluster.
+func outside(t testing.TB) packets.Place {
+	t.Helper()
+	c := layout(t).Client
+	return packets.Place{Name: c.Name, Path: wire.Path(wire.Namespace(c.Name)), Addr: c.IPs()[0], Addrs: c.IPs()}
+}
+
+// sameNode is the time to live with which a reply comes from a pod of the same
+// node: one switch, no router.
+const sameNode = 64
+
+// otherNode is that of a reply from a pod of another node: a router in each zone
+// takes one (decision 22).
+func otherNode(t testing.TB) int {
+	t.Helper()
+	if layout(t).Zone == "global" {
+		return sameNode - 1
+	}
+	return sameNode - 2
 }
 
 // lab runs the lab's program and returns what it printed.
@@ -91,13 +139,16 @@ func machines(t testing.TB) map[string]machine {
 	for _, n := range list.Items {
 		m := machine{Place: packets.Place{Name: n.Metadata.Name, Path: wire.Path(wire.Namespace(n.Metadata.Name))}}
 		for _, a := range n.Status.Addresses {
-			if a.Type == "InternalIP" && m.Addr == (netip.Addr{}) {
-				m.Addr = netip.MustParseAddr(a.Address)
+			if a.Type == "InternalIP" {
+				m.Addrs = append(m.Addrs, netip.MustParseAddr(a.Address))
 			}
 		}
 		var subnets struct{ Default []netip.Prefix }
 		decode(t, n.Metadata.Annotations["k8s.ovn.org/node-subnets"], &subnets)
-		m.Mgmt = subnets.Default[0].Addr().Next().Next()
+		for _, s := range subnets.Default {
+			m.Mgmts = append(m.Mgmts, s.Addr().Next().Next())
+		}
+		m.Addr, m.Mgmt = m.Addrs[0], m.Mgmts[0]
 		out[m.Name] = m
 	}
 	return out
@@ -145,64 +196,80 @@ func ready(t testing.TB) map[string]pod {
 				NodeName    string
 				HostNetwork bool
 			}
-			Status struct{ PodIP string }
+			Status struct{ PodIPs []struct{ IP netip.Addr } }
 		}
 	}
 	decode(t, kubectl(t, "-n", namespace, "get", "pods", "-o", "json"), &list)
-	out := map[string]pod{}
+	out, want := map[string]pod{}, families(t)
 	for _, p := range list.Items {
 		if p.Spec.HostNetwork {
 			continue
 		}
-		addr, err := netip.ParseAddr(p.Status.PodIP)
-		if err != nil {
-			t.Fatalf("pod %s: %v", p.Metadata.Name, err)
+		var addrs []netip.Addr
+		var have []packets.Family
+		for _, ip := range p.Status.PodIPs {
+			addrs, have = append(addrs, ip.IP), append(have, packets.FamilyOf(ip.IP))
 		}
-		out[p.Metadata.Name] = locate(t, p.Metadata.Name, p.Spec.NodeName, addr)
+		if !slices.Equal(have, want) {
+			t.Fatalf("pod %s: kubelet says its addresses are %v, want one each of %v, in this order", p.Metadata.Name, addrs, want)
+		}
+		out[p.Metadata.Name] = locate(t, p.Metadata.Name, p.Spec.NodeName, addrs)
 	}
 	return out
 }
 
-// locate finds the namespace on the node's disk that has the pod's address.
-func locate(t testing.TB, name, host string, addr netip.Addr) pod {
+// locate finds the namespace on the node's disk that has the pod's addresses.
+func locate(t testing.TB, name, host string, addrs []netip.Addr) pod {
 	t.Helper()
-	pid, err := node.InitPID(host)
-	if err != nil {
-		t.Fatal(err)
+	p, ok := find(pod{Place: packets.Place{Name: name, Addr: addrs[0], Addrs: addrs}, Node: host, Pod: name})
+	if !ok {
+		t.Fatalf("pod %s: no network namespace of %s has %s", name, host, addrs)
 	}
-	var paths []string
-	for _, dir := range []string{"run/netns", "var/run/netns"} {
-		found, _ := filepath.Glob(fmt.Sprintf("/proc/%d/root/%s/*", pid, dir))
-		paths = append(paths, found...)
-	}
-	for _, path := range paths {
-		p := pod{Place: packets.Place{Name: name, Path: path, Addr: addr}, Node: host, Pod: name}
-		if p.has(addr) {
-			return p
-		}
-	}
-	t.Fatalf("pod %s: no network namespace of %s has %s (looked at %d)", name, host, addr, len(paths))
-	return pod{}
+	return p
 }
 
-// has reports whether eth0 has the address, and notes its MAC.
-func (p *pod) has(addr netip.Addr) bool {
+// find looks for a pod where it is now.
+func find(p pod) (pod, bool) {
+	pid, err := node.InitPID(p.Node)
+	if err != nil {
+		return p, false
+	}
+	for _, dir := range []string{"run/netns", "var/run/netns"} {
+		found, _ := filepath.Glob(fmt.Sprintf("/proc/%d/root/%s/*", pid, dir))
+		for _, path := range found {
+			if p.Path = path; p.lives() {
+				return p, true
+			}
+		}
+	}
+	return p, false
+}
+
+// lives reports whether eth0 of its namespace has the pod's addresses, and notes
+// its MAC.
+func (p *pod) lives() bool {
 	err := p.Do(func() error {
 		ifi, err := net.InterfaceByName("eth0")
 		if err != nil {
 			return err
 		}
-		addrs, err := ifi.Addrs()
+		have, err := ifi.Addrs()
 		if err != nil {
 			return err
 		}
-		for _, a := range addrs {
-			if prefix, err := netip.ParsePrefix(a.String()); err == nil && prefix.Addr() == addr {
-				p.MAC = ifi.HardwareAddr
-				return nil
+		found := map[netip.Addr]bool{}
+		for _, a := range have {
+			if prefix, err := netip.ParsePrefix(a.String()); err == nil {
+				found[prefix.Addr()] = true
 			}
 		}
-		return os.ErrNotExist
+		for _, a := range p.Addrs {
+			if !found[a] {
+				return os.ErrNotExist
+			}
+		}
+		p.MAC = ifi.HardwareAddr
+		return nil
 	})
 	return err == nil
 }

@@ -92,7 +92,8 @@ func (g *guide) static(ctx context.Context) error {
 	}
 	g.gap()
 	e, err := packets.Ping(g.west.Place, p.Addr, 56, false, patience)
-	g.claim(echoed("west → static pod, two routers", e, p.Addr, 62, err))
+	ttl, why := g.across()
+	g.claim(echoed("west → static pod, "+why, e, p.Addr, ttl, err))
 	e, err = packets.Ping(g.east.Place, p.Addr, 56, false, patience)
 	g.claim(echoed("east → static pod, one switch", e, p.Addr, 64, err))
 	if _, err := g.show(ctx, "exec", "ovn-worker", "--", "rm", staticFile); err != nil {

@@ -21,13 +21,14 @@ const (
 
 // pings shows the time to live of replies, and where the requests travel.
 func (g *guide) pings(ctx context.Context) error {
+	far, why := g.across()
 	for _, to := range []struct {
 		pod  pod
 		what string
 		ttl  int
 	}{
 		{g.east2, "east → east2, one switch", 64},
-		{g.west, "east → west, two routers", 62},
+		{g.west, "east → west, " + why, far},
 	} {
 		if _, err := g.show(ctx, "kubectl", "-n", namespace, "exec", "east", "--", "ping", "-c", "3", "-i", "0.2", to.pod.Addr.String()); err != nil {
 			return err
@@ -41,7 +42,7 @@ func (g *guide) pings(ctx context.Context) error {
 	}
 	g.note("Every pair of pods, what is left of 64:")
 	g.podsToPods("ttl", func(from, to pod) claim {
-		ttl := 62
+		ttl := far
 		if from.node == to.node {
 			ttl = 64
 		}

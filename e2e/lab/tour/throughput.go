@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/portolan-cni/portolan/e2e/lab/bare"
 	"github.com/portolan-cni/portolan/e2e/lab/packets"
 )
 
@@ -18,13 +19,13 @@ const (
 
 // throughput compares each path with the bare bridge.
 func (g *guide) throughput(ctx context.Context) error {
-	b := bare{node: "ovn-worker"}
+	b, err := bare.Make(ctx, "ovn-worker", g.on)
 	defer func() {
-		if err := b.remove(context.WithoutCancel(ctx), g); err != nil {
+		if err := b.Remove(context.WithoutCancel(ctx)); err != nil {
 			g.claim(equal("the bare bridge", "removed", "", err))
 		}
 	}()
-	if err := b.make(ctx, g); err != nil {
+	if err != nil {
 		return err
 	}
 	own, err := g.machine(g.east.node)
@@ -61,12 +62,12 @@ func (g *guide) throughput(ctx context.Context) error {
 }
 
 // alternate is the mean rate of a path, and of the bare bridge in the same seconds.
-func alternate(ctx context.Context, from, to packets.Place, b bare) (rate, reference float64, err error) {
+func alternate(ctx context.Context, from, to packets.Place, b *bare.Bridge) (rate, reference float64, err error) {
 	for range turns {
 		if ctx.Err() != nil {
 			return 0, 0, ctx.Err()
 		}
-		r, err := packets.Stream(b.left, b.right, streamed)
+		r, err := packets.Stream(b.Left, b.Right, streamed)
 		if err != nil {
 			return 0, 0, err
 		}

@@ -1,6 +1,7 @@
 // Package tour shows somebody new what a cluster with Portolan does. It asks a
-// lab that is up and changes only what it makes itself: the namespace demo, which
-// it leaves to look at, and a static pod and a bare bridge, which it removes.
+// lab that is up and changes only what it makes itself: the namespace demo and
+// the PhysicalNetwork wire, which it leaves to look at, and a static pod and a bare
+// bridge, which it removes.
 //
 //	Run ── parts, in order ─┬─ guide.show   a command as typed, and what it prints
 //	                        └─ guide.claim  a sentence, decided by package packets
@@ -21,6 +22,7 @@ import (
 	"time"
 
 	"github.com/portolan-cni/portolan/e2e/lab/packets"
+	"github.com/portolan-cni/portolan/e2e/lab/plan"
 	"github.com/portolan-cni/portolan/e2e/lab/proc"
 	"github.com/portolan-cni/portolan/e2e/lab/wire"
 )
@@ -56,7 +58,14 @@ func Run(ctx context.Context, c Config) error {
 	g := &guide{printer: printer{out: c.Out, colour: c.Colour}, root: root,
 		client: packets.Place{Name: "client", Path: wire.Path(wire.Namespace("client")), Addr: netip.MustParseAddr("172.18.0.100")}}
 	defer g.close()
-	for _, p := range parts() {
+	if err := g.layout(ctx); err != nil {
+		return err
+	}
+	all := parts()
+	if g.global() {
+		all = inGlobal(all)
+	}
+	for _, p := range all {
 		g.title(p.name, p.why)
 		err := p.run(g, ctx)
 		if ctx.Err() != nil {
@@ -74,22 +83,35 @@ func Run(ctx context.Context, c Config) error {
 	return g.tally.err()
 }
 
+// The parts that differ between the layouts of databases.
+const (
+	held    = "What OVN and Open vSwitch hold"
+	between = "Packets between pods"
+)
+
 func parts() []part {
 	return []part{
 		{"The cluster", `Each machine is a set of namespaces with its own kubelet and containerd; one of them has the API
 			server too. Portolan is their only network: no other plugin, and no kube-proxy.`, (*guide).cluster, true},
 		{"Pods", `Four pods of one web server; kubelet asks each of them over HTTP whether it is ready and alive,
 			so a pod that is Ready has had packets from its node through the management port ovn-k8s-mp0.`, (*guide).pods, true},
-		{"What OVN and Open vSwitch hold", `Each node is a zone with databases of its own. Portolan writes what is meant
+		{held, `Each node is a zone with databases of its own. Portolan writes what is meant
 			(northbound), OVN's northd makes flows of it (southbound), and Open vSwitch's userspace datapath moves packets.`, (*guide).databases, false},
-		{"Packets between pods", `Every router takes one off a packet's time to live. On one node there is a switch
+		{between, `Every router takes one off a packet's time to live. On one node there is a switch
 			between two pods: 64 is left. Between nodes there is a router in each zone: 62, through a Geneve tunnel.`, (*guide).pings, false},
+		{"What Portolan says of itself", `portolan asks the agent of each node: here through the API server's exec, on a node through
+			a socket. What it says of packets is compared with packets.`, (*guide).sight, false},
 		{"Who is seen", `A server sees the address from which it is asked: the outside sees the pod's node, pods see
 			pods as they are. Each mark stands for 64 KiB sent over TCP and back, and compared.`, (*guide).sources, false},
 		{"What kubelet does", `kubectl exec and logs go from the API server through the pod's kubelet, and all the while it has
 			gone on probing: a pod that it could not reach would have been restarted.`, (*guide).kubelet, false},
 		{"A static pod", `A file in a directory of the node, started by kubelet without the API server: it gets an
 			address and a port like any other pod, and loses both when the file goes.`, (*guide).static, false},
+		{"Many networks", `A user writes a NetworkAttachmentDefinition, a pod names it in its annotation and gets an interface, on any
+			node. No other plugin is needed. Here a switch over all nodes (layer2), a routed network (layer3), and a VLAN of the
+			second wire, whose bridge Portolan makes of eth1 (localnet).`, (*guide).networks, false},
+		{"A fault", `ovn-controller, which programs the node's flows, is killed while a thousand packets a second go
+			through them: it finds its flows again, and nothing is lost. Beside it a bare bridge in the same Open vSwitch.`, (*guide).fault, false},
 		{"Throughput", `One TCP stream on each path, as a ratio to what this machine's userspace datapath does without any
 			network plugin: a bare Open vSwitch bridge with one NORMAL flow, between two namespaces with the pods' MTU, measured in
 			turns with each path. Rates depend on the machine; ratios say what Portolan's routers and tunnels cost.
@@ -103,6 +125,7 @@ type guide struct {
 	printer
 	root   string
 	client packets.Place
+	plan   plan.Plan // of the lab
 	nodes  []machine
 	all    []pod
 	since  time.Time // the pods are Ready
@@ -118,6 +141,11 @@ func (g *guide) show(ctx context.Context, args ...string) (string, error) {
 	out, err := g.lab(ctx, args...)
 	g.output(out)
 	return out, err
+}
+
+// on is show for a program on a node.
+func (g *guide) on(ctx context.Context, node string, argv ...string) (string, error) {
+	return g.show(ctx, append([]string{"exec", node, "--"}, argv...)...)
 }
 
 // lab runs a command of the lab without showing it.
@@ -176,10 +204,15 @@ func (g *guide) end(took time.Duration) {
 		fmt.Fprintf(g.out, "  %s %s\n", g.mark(c), c)
 	}
 	g.note("The cluster stays up with the pods of namespace demo in it. Look around:")
+	zones := [2]string{"bin/lab nbctl --node ovn-worker2 show", "another zone"}
+	if g.global() {
+		zones = [2]string{"bin/lab nbctl show", "the whole zone"}
+	}
 	hints := [][2]string{
 		{"bin/lab kubectl -n demo exec east -- ping " + g.west.Addr.String(), "from pod to pod"},
 		{"bin/lab capture ovn-worker -i eth0 udp port 6081", "the tunnel, on the wire"},
-		{"bin/lab nbctl --node ovn-worker2 show", "another zone"},
+		zones,
+		{"bin/lab portolan pod demo/multi", "all of a pod's interfaces"},
 		{"bin/lab exec ovn-worker", "a shell on a node"},
 		{"make down", "end it"},
 	}

@@ -68,7 +68,7 @@ func TestBoundTo(t *testing.T) {
 // frameOf puts data into UDP, IPv4 and Ethernet.
 func frameOf(src, dst string, data []byte) []byte {
 	return packets.Frame{Src: net.HardwareAddr{2, 0, 0, 0, 0, 1}, Dst: net.HardwareAddr{2, 0, 0, 0, 0, 2}}.
-		IPv4UDP(netip.MustParseAddrPort(src), netip.MustParseAddrPort(dst), data)
+		UDP(netip.MustParseAddrPort(src), netip.MustParseAddrPort(dst), data)
 }
 
 func TestFrames(t *testing.T) {

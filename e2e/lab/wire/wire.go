@@ -2,10 +2,14 @@
 // namespace of their own, and the NICs of the nodes and of the client. The
 // root namespace gets no address, no route and no device.
 //
-//	netns portolan-lan           br0 (gateway .1, routes nowhere)   br1
-//	                              │n3-0      │n2-0     │client        │n3-1 …
-//	netns portolan-<node>        eth0       eth0        │            eth1
-//	netns portolan-client                              eth0
+//	netns portolan-lan           br0 (gateway .1, routes nowhere)   br1 ──trunk── OVS
+//	                              │n3-0      │n2-0     │client        │n3-1  │wire   │wire100 (tag 100)
+//	netns portolan-<node>        eth0       eth0        │            eth1    │       │
+//	netns portolan-client                              eth0                  │       │
+//	netns portolan-wire, portolan-wire100                                   eth0    eth0
+//
+// br1 passes tagged frames as they are. The kernel has no VLAN devices, so who is in a
+// VLAN is an access port of an Open vSwitch (package trunk).
 package wire
 
 import (
@@ -19,27 +23,28 @@ import (
 
 	"github.com/portolan-cni/portolan/e2e/lab/plan"
 	"github.com/portolan-cni/portolan/e2e/lab/proc"
+	"github.com/portolan-cni/portolan/e2e/lab/site"
 )
 
 // Prefix begins the name of every network namespace of the lab.
-const Prefix = "portolan-"
+func Prefix() string { return site.Base() + "-" }
 
 // LAN is the namespace of the bridges; the lab's own calls to the API server
 // leave from it.
-const LAN = Prefix + "lan"
+func LAN() string { return Prefix() + "lan" }
 
 // MTU of every NIC and bridge, in bytes.
-const MTU = 1500
+const MTU = plan.MTU
 
 // Namespace is the network namespace of a node or of "client".
-func Namespace(host string) string { return Prefix + host }
+func Namespace(host string) string { return Prefix() + host }
 
 // Path is where a namespace is found.
 func Path(namespace string) string { return filepath.Join("/run/netns", namespace) }
 
 // Up makes the bridges and the client.
 func Up(ctx context.Context, p plan.Plan) error {
-	if err := addNamespace(ctx, LAN); err != nil {
+	if err := addNamespace(ctx, LAN()); err != nil {
 		return err
 	}
 	var b batch
@@ -50,13 +55,42 @@ func Up(ctx context.Context, p plan.Plan) error {
 	for _, g := range p.Gateways {
 		b.addr("br0", g.String(), g.Addr().Is6())
 	}
-	if err := b.run(ctx, LAN); err != nil {
+	if err := b.run(ctx, LAN()); err != nil {
 		return err
 	}
-	if err := attach(ctx, nic{port: "client", bridge: "br0", host: p.Client.Name, name: "eth0", mac: p.Client.MAC}, p.Client.Addrs, p); err != nil {
+	if err := attach(ctx, nic{port: "client", bridge: "br0", host: p.Client.Name, name: "eth0", mac: p.Client.MAC}, p.Client.Addrs, p.Gateways); err != nil {
 		return err
 	}
-	return nil
+	for _, w := range p.Wire {
+		n := nic{port: w.Name, host: w.Name, name: "eth0", mac: w.MAC}
+		if w.VLAN == 0 {
+			n.bridge = "br1"
+		}
+		if err := attach(ctx, n, w.Addrs, nil); err != nil {
+			return err
+		}
+	}
+	return trunk(ctx)
+}
+
+// TrunkPort is the end of a cable to br1 that an Open vSwitch takes.
+const TrunkPort = "trunk"
+
+// trunk makes it. Neither the ends of its cables nor those of VLANs' hosts are the
+// namespace's own: IPv6 is off there, so that it says nothing on the wire.
+func trunk(ctx context.Context) error {
+	var b batch
+	b.add("link add %s mtu %d type veth peer name br1-%s mtu %d", TrunkPort, MTU, TrunkPort, MTU)
+	b.add("link set br1-%s master br1 up", TrunkPort)
+	if err := b.run(ctx, LAN()); err != nil {
+		return err
+	}
+	for _, end := range []string{TrunkPort, "br1-" + TrunkPort} {
+		if err := inside(ctx, LAN(), "ethtool", "-K", end, "tx", "off"); err != nil {
+			return err
+		}
+	}
+	return inside(ctx, LAN(), "sysctl", "-qwe", "net.ipv6.conf."+TrunkPort+".disable_ipv6=1")
 }
 
 // AttachNode makes a node's namespace anew, with its two NICs: what a node has
@@ -65,7 +99,7 @@ func AttachNode(ctx context.Context, p plan.Plan, n plan.Node) error {
 	if err := DetachNode(ctx, n); err != nil {
 		return err
 	}
-	if err := attach(ctx, nic{port: port(n, 0), bridge: "br0", host: n.Name, name: "eth0", mac: n.MAC}, n.Addrs, p); err != nil {
+	if err := attach(ctx, nic{port: port(n, 0), bridge: "br0", host: n.Name, name: "eth0", mac: n.MAC}, n.Addrs, p.Gateways); err != nil {
 		return err
 	}
 	ns := Namespace(n.Name)
@@ -73,7 +107,6 @@ func AttachNode(ctx context.Context, p plan.Plan, n plan.Node) error {
 		return err
 	}
 	var b batch
-	b.addr("eth1", n.LAN.String(), false)
 	b.add("link set eth1 up")
 	return b.run(ctx, ns)
 }
@@ -82,8 +115,8 @@ func AttachNode(ctx context.Context, p plan.Plan, n plan.Node) error {
 // a namespace goes away in the background, and its veths with it.
 func DetachNode(ctx context.Context, n plan.Node) error {
 	for i := range 2 {
-		if exists(ctx, LAN, port(n, i)) {
-			if err := proc.Run(ctx, "ip", "-n", LAN, "link", "del", port(n, i)); err != nil {
+		if exists(ctx, LAN(), port(n, i)) {
+			if err := proc.Run(ctx, "ip", "-n", LAN(), "link", "del", port(n, i)); err != nil {
 				return err
 			}
 		}
@@ -120,7 +153,7 @@ func Down(ctx context.Context) error {
 
 // Namespaces lists the lab's network namespaces that exist.
 func Namespaces() ([]string, error) {
-	paths, err := filepath.Glob(Path(Prefix + "*"))
+	paths, err := filepath.Glob(Path(Prefix() + "*"))
 	if err != nil {
 		return nil, err
 	}
@@ -131,11 +164,12 @@ func Namespaces() ([]string, error) {
 	return out, nil
 }
 
-// nic is one cable from a bridge to a host.
+// nic is one cable from a bridge to a host; without a bridge it ends loose, and
+// without IPv6.
 type nic struct{ port, bridge, host, name, mac string }
 
-// attach gives a host eth0 with addresses and the default route.
-func attach(ctx context.Context, c nic, addrs []netip.Prefix, p plan.Plan) error {
+// attach gives a host eth0 with addresses and the default routes, if any.
+func attach(ctx context.Context, c nic, addrs, gateways []netip.Prefix) error {
 	ns := Namespace(c.host)
 	if err := addNamespace(ctx, ns); err != nil {
 		return err
@@ -148,7 +182,7 @@ func attach(ctx context.Context, c nic, addrs []netip.Prefix, p plan.Plan) error
 		b.addr(c.name, a.String(), a.Addr().Is6())
 	}
 	b.add("link set %s up", c.name)
-	for _, g := range p.Gateways {
+	for _, g := range gateways {
 		b.add("route add default via %s", g.Addr())
 	}
 	return b.run(ctx, ns)
@@ -160,18 +194,25 @@ func plug(ctx context.Context, c nic) error {
 	var b batch
 	ns := Namespace(c.host)
 	b.add("link add %s mtu %d type veth peer name %s address %s mtu %d netns %s", c.port, MTU, c.name, c.mac, MTU, ns)
-	b.add("link set %s master %s up", c.port, c.bridge)
-	if err := b.run(ctx, LAN); err != nil {
+	if c.bridge != "" {
+		b.add("link set %s master %s up", c.port, c.bridge)
+	}
+	if err := b.run(ctx, LAN()); err != nil {
 		return err
 	}
-	if err := inside(ctx, LAN, "ethtool", "-K", c.port, "tx", "off"); err != nil {
+	if err := inside(ctx, LAN(), "ethtool", "-K", c.port, "tx", "off"); err != nil {
 		return err
+	}
+	if c.bridge == "" {
+		if err := inside(ctx, LAN(), "sysctl", "-qwe", "net.ipv6.conf."+c.port+".disable_ipv6=1"); err != nil {
+			return err
+		}
 	}
 	return inside(ctx, ns, "ethtool", "-K", c.name, "tx", "off")
 }
 
 func port(n plan.Node, i int) string {
-	return fmt.Sprintf("n%d-%d", n.LAN.Addr().As4()[3], i)
+	return fmt.Sprintf("n%d-%d", n.Number, i)
 }
 
 func inside(ctx context.Context, ns string, argv ...string) error {
@@ -186,13 +227,20 @@ func addNamespace(ctx context.Context, ns string) error {
 	if err := proc.Run(ctx, "ip", "netns", "add", ns); err != nil {
 		return err
 	}
-	// The lab's bridges must not pass frames through the machine's iptables.
-	sysctls := []string{"net.ipv6.conf.all.accept_ra=0", "net.ipv6.conf.default.accept_ra=0"}
-	if ns == LAN {
-		sysctls = append(sysctls, "net.bridge.bridge-nf-call-iptables=0", "net.bridge.bridge-nf-call-ip6tables=0", "net.bridge.bridge-nf-call-arptables=0")
+	// Nodes accept router advertisements, as a kernel does that nobody has told
+	// otherwise: it is for the network under test to see to that.
+	var sysctls []string
+	switch ns {
+	case Namespace("client"), Namespace("wire"), Namespace("wire100"):
+		sysctls = []string{"net.ipv6.conf.all.accept_ra=0", "net.ipv6.conf.default.accept_ra=0"}
+	case LAN(): // its bridges must not pass frames through the machine's iptables
+		sysctls = []string{"net.ipv6.conf.all.accept_ra=0", "net.ipv6.conf.default.accept_ra=0",
+			"net.bridge.bridge-nf-call-iptables=0", "net.bridge.bridge-nf-call-ip6tables=0", "net.bridge.bridge-nf-call-arptables=0"}
 	}
-	if err := inside(ctx, ns, append([]string{"sysctl", "-qwe"}, sysctls...)...); err != nil {
-		return err
+	if len(sysctls) > 0 {
+		if err := inside(ctx, ns, append([]string{"sysctl", "-qwe"}, sysctls...)...); err != nil {
+			return err
+		}
 	}
 	return proc.Run(ctx, "ip", "-n", ns, "link", "set", "lo", "up")
 }

@@ -6,7 +6,9 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 const KindCluster = "Cluster"
 
 // Cluster is what all nodes agree on: the addressing plan and how the API server
-// is reached. There is one, and its name does not matter.
+// is reached. There is one, and its name does not matter. It is read from a file.
+//
+// +kubebuilder:skipversion
 type Cluster struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
@@ -60,7 +62,13 @@ type ClusterSpec struct {
 	// TransitKey is the tunnel key of the transit switch; default 16711683.
 	TransitKey int `json:"transitKey,omitempty"`
 
-	// InsecureDatabases lets the databases listen on plain TCP.
+	// Databases are the addresses, of nodes, on which the zone's databases are served
+	// where zone is "global": one, or three or five that OVSDB keeps alike by raft.
+	// NB is on port 6641, SB on 6642, raft on 6643 and 6644.
+	Databases []string `json:"databases,omitempty"`
+
+	// InsecureDatabases makes the databases of a global zone listen on plain TCP: who
+	// reaches a port rules the network. Default: TLS, and both sides show certificates.
 	InsecureDatabases bool `json:"insecureDatabases,omitempty"`
 
 	// Datapath is OVS's: "system", the kernel's; or "netdev", userspace. Default: the
@@ -68,6 +76,19 @@ type ClusterSpec struct {
 	Datapath string `json:"datapath,omitempty"`
 
 	Gateway GatewaySpec `json:"gateway,omitempty"`
+
+	// MultiNetwork is who attaches pods to the networks that their annotation names:
+	// "native" (default), Portolan in the runtime's one call; or "multus", which calls
+	// Portolan once a network.
+	MultiNetwork string `json:"multiNetwork,omitempty"`
+
+	// NamespaceIsolation lets a pod name only network attachment definitions of its own
+	// namespace, and of SharedNamespaces; default off.
+	NamespaceIsolation bool `json:"namespaceIsolation,omitempty"`
+
+	// SharedNamespaces are those whose definitions all pods may name where
+	// namespaceIsolation is on.
+	SharedNamespaces []string `json:"sharedNamespaces,omitempty"`
 }
 
 // GatewaySpec is how each node reaches the world outside.

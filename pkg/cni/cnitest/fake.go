@@ -1,6 +1,6 @@
 // Package cnitest has stand-ins for what an Agent works on: OVS ports, veth
 // pairs and the publisher, in memory. They refuse what the real ones refuse: a
-// port is claimed only while it exists, a peer moves only while it is parked.
+// name that the sandbox has already, a pair that is not there.
 package cnitest
 
 import (
@@ -8,8 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
+	"net/netip"
 	"slices"
 	"sync"
+	"time"
+
+	types100 "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/portolan-cni/portolan/pkg/cni"
 )
@@ -33,21 +38,23 @@ func (p *Ports) Fail(err error) {
 }
 
 // Ensure implements cni.Ports.
-func (p *Ports) Ensure(_ context.Context, port cni.Port) error {
+func (p *Ports) Ensure(_ context.Context, ports ...cni.Port) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if _, ok := p.ports[port.Name]; ok || p.fail != nil {
-		return p.fail
+	for _, port := range ports {
+		if _, ok := p.ports[port.Name]; ok || p.fail != nil {
+			continue
+		}
+		if p.ports == nil {
+			p.ports, p.installed = make(map[string]cni.Port), make(map[string]chan struct{})
+		}
+		p.ports[port.Name] = port
+		p.installed[port.Name] = make(chan struct{})
+		if !p.Hold {
+			close(p.installed[port.Name])
+		}
 	}
-	if p.ports == nil {
-		p.ports, p.installed = make(map[string]cni.Port), make(map[string]chan struct{})
-	}
-	p.ports[port.Name] = port
-	p.installed[port.Name] = make(chan struct{})
-	if !p.Hold {
-		close(p.installed[port.Name])
-	}
-	return nil
+	return p.fail
 }
 
 // Install does what ovn-controller does: the port's flows are in place.
@@ -57,20 +64,19 @@ func (p *Ports) Install(name string) {
 	close(p.installed[name])
 }
 
-// Claim implements cni.Ports.
-func (p *Ports) Claim(_ context.Context, name, sandbox, ifName string) error {
+// Finish implements cni.Ports.
+func (p *Ports) Finish(_ context.Context, name string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	port, ok := p.ports[name]
 	if !ok {
 		return errors.New("the interface's record is gone")
 	}
-	if p.fail != nil {
-		return p.fail
+	if p.fail == nil {
+		port.Unfinished = false
+		p.ports[name] = port
 	}
-	port.Sandbox, port.IfName = sandbox, ifName
-	p.ports[name] = port
-	return nil
+	return p.fail
 }
 
 // Remove implements cni.Ports.
@@ -130,80 +136,95 @@ func (p *Ports) State(_ context.Context, name string) (cni.PortState, error) {
 // Links is a kernel in memory. The zero value is ready.
 type Links struct {
 	mu    sync.Mutex // guards the rest
-	pairs map[string]cni.Endpoint
+	pairs map[string]pair
+	gone  map[string]bool // namespaces that have ended
 	fail  string
 }
 
-// FailAt makes Attach fail after entering a stage, with the peer moved; "" ends that.
+// pair is a veth pair, by its host's end.
+type pair struct {
+	at         cni.Endpoint
+	configured bool
+}
+
+// FailAt makes the work of a stage fail when it is half done; "" ends that.
 func (l *Links) FailAt(stage string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.fail = stage
 }
 
-// Create implements cni.Links.
-func (l *Links) Create(d cni.Device) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.pairs == nil {
-		l.pairs = make(map[string]cni.Endpoint)
-	}
-	l.pairs[d.Host] = cni.Endpoint{}
-	return nil
-}
-
-// Parked implements cni.Links.
-func (l *Links) Parked(d cni.Device) (bool, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	e, ok := l.pairs[d.Host]
-	return ok && e.Netns == "", nil
-}
-
-// Attach implements cni.Links.
-func (l *Links) Attach(d cni.Device, e cni.Endpoint, enter func(string) error) error {
-	for _, stage := range []string{cni.StageMove, cni.StageConfigure, cni.StageAnnounce} {
-		if err := enter(stage); err != nil {
-			return err
-		}
-		if err := l.step(d, e, stage); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (l *Links) step(d cni.Device, e cni.Endpoint, stage string) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if stage == cni.StageMove {
-		if at, ok := l.pairs[d.Host]; !ok || at.Netns != "" {
-			return fmt.Errorf("the parked peer %s is gone", d.Parked)
-		}
-		l.pairs[d.Host] = e
-	}
+// failing says that a stage fails, if it is to.
+func (l *Links) failing(stage string) error {
 	if stage == l.fail {
 		return errors.New("failed as asked")
 	}
 	return nil
 }
 
-// Detach implements cni.Links.
-func (l *Links) Detach(d cni.Device, e cni.Endpoint) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if at, ok := l.pairs[d.Host]; !ok || at.Netns != e.Netns {
-		return fmt.Errorf("%s is not at %s", d.Host, e.Netns)
+// Create implements cni.Links.
+func (l *Links) Create(list ...cni.Pair) error { return each(list, l.create) }
+
+// each stops at the first error.
+func each(list []cni.Pair, do func(cni.Device, cni.Endpoint) error) error {
+	for _, p := range list {
+		if err := do(p.Device, p.Endpoint); err != nil {
+			return err
+		}
 	}
-	l.pairs[d.Host] = cni.Endpoint{}
 	return nil
 }
+
+func (l *Links) create(d cni.Device, e cni.Endpoint) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for host, p := range l.pairs {
+		if host != d.Host && p.at.Netns == e.Netns && p.at.IfName == e.IfName {
+			return fmt.Errorf("%s has an interface %s already", e.Netns, e.IfName)
+		}
+	}
+	if l.pairs == nil {
+		l.pairs = make(map[string]pair)
+	}
+	l.pairs[d.Host] = pair{at: e}
+	return l.failing(cni.StageCreateVeth)
+}
+
+// Configure implements cni.Links.
+func (l *Links) Configure(list ...cni.Pair) error { return each(list, l.configure) }
+
+func (l *Links) configure(d cni.Device, e cni.Endpoint) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p, ok := l.pairs[d.Host]
+	if !ok || p.at.Netns != e.Netns {
+		return fmt.Errorf("%s is not at %s", d.Host, e.Netns)
+	}
+	p.configured = true
+	l.pairs[d.Host] = p
+	return l.failing(cni.StageConfigure)
+}
+
+// Announce implements cni.Links.
+func (l *Links) Announce(list ...cni.Pair) error { return each(list, l.announce) }
+
+func (l *Links) announce(d cni.Device, _ cni.Endpoint) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.pairs[d.Host].configured {
+		return fmt.Errorf("%s is not configured", d.Host)
+	}
+	return l.failing(cni.StageAnnounce)
+}
+
+// Route implements cni.Links.
+func (l *Links) Route(cni.Endpoint) error { return nil }
 
 // Verify implements cni.Links.
 func (l *Links) Verify(d cni.Device, e cni.Endpoint) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if at, ok := l.pairs[d.Host]; !ok || at.Netns != e.Netns || at.IfName != e.IfName {
+	if p := l.pairs[d.Host]; !p.configured || p.at.Netns != e.Netns || p.at.IfName != e.IfName {
 		return fmt.Errorf("%s is not at %s", d.Host, e.Netns)
 	}
 	return nil
@@ -217,6 +238,24 @@ func (l *Links) Delete(host string) error {
 	return nil
 }
 
+// End ends a network namespace, and with it the pairs that have an end there.
+func (l *Links) End(netns string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.gone == nil {
+		l.gone = make(map[string]bool)
+	}
+	l.gone[netns] = true
+	maps.DeleteFunc(l.pairs, func(_ string, p pair) bool { return p.at.Netns == netns })
+}
+
+// Lives implements cni.Links: every namespace that is named does until its End.
+func (l *Links) Lives(netns string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return netns != "" && !l.gone[netns]
+}
+
 // List implements cni.Links.
 func (l *Links) List() ([]string, error) {
 	l.mu.Lock()
@@ -224,45 +263,246 @@ func (l *Links) List() ([]string, error) {
 	return slices.Sorted(maps.Keys(l.pairs)), nil
 }
 
-// At returns the network namespaces that peers are in, "" for parked ones, sorted.
+// At returns the network namespaces that pods' ends are in, sorted.
 func (l *Links) At() []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var out []string
-	for _, e := range l.pairs {
-		out = append(out, e.Netns)
+	for _, p := range l.pairs {
+		out = append(out, p.at.Netns)
 	}
 	slices.Sort(out)
 	return out
+}
+
+// In returns the addresses that are configured in a network namespace.
+func (l *Links) In(netns string) []netip.Prefix {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var out []netip.Prefix
+	for _, p := range l.pairs {
+		if p.at.Netns == netns && p.configured {
+			out = append(out, p.at.Addresses...)
+		}
+	}
+	return out
+}
+
+// Journal is a file in memory. The zero value is ready.
+type Journal struct {
+	mu   sync.Mutex // guards held
+	held map[string]cni.Held
+}
+
+// Hold implements cni.Journal.
+func (j *Journal) Hold(p cni.Pod, h cni.Holding) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.held == nil {
+		j.held = make(map[string]cni.Held)
+	}
+	j.held[p.UID+" "+h.Key] = cni.Held{Pod: p, Holding: h}
+	return nil
+}
+
+// Free implements cni.Journal.
+func (j *Journal) Free(uid, key string, since time.Time) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if h, ok := j.held[uid+" "+key]; ok && h.Freed.IsZero() {
+		h.Freed = since
+		j.held[uid+" "+key] = h
+	}
+	return nil
+}
+
+// List implements cni.Journal.
+func (j *Journal) List() ([]cni.Held, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return slices.Collect(maps.Values(j.held)), nil
 }
 
 // Publisher records what is allocated. The zero value is ready.
 type Publisher struct {
 	mu sync.Mutex // guards held
 	// held is by pod UID
-	held map[string]cni.Attachment
+	held map[string][]cni.Attachment
 }
 
 // Attached implements cni.Publisher.
-func (p *Publisher) Attached(a cni.Attachment) {
+func (p *Publisher) Attached(pod cni.Pod, all []cni.Attachment) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.held == nil {
-		p.held = make(map[string]cni.Attachment)
+		p.held = make(map[string][]cni.Attachment)
 	}
-	p.held[a.Pod.UID] = a
+	p.held[pod.UID] = all
 }
 
 // Released implements cni.Publisher.
-func (p *Publisher) Released(a cni.Attachment) {
+func (p *Publisher) Released(pod cni.Pod, left []cni.Attachment, done func()) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	delete(p.held, a.Pod.UID)
+	if p.held[pod.UID] = left; len(left) == 0 {
+		delete(p.held, pod.UID)
+	}
+	p.mu.Unlock()
+	done()
 }
 
-// Held returns a pod's attachment, zero when it has none.
+// Held returns a pod's first attachment, zero when it has none.
 func (p *Publisher) Held(uid string) cni.Attachment {
+	if all := p.All(uid); len(all) > 0 {
+		return all[0]
+	}
+	return cni.Attachment{}
+}
+
+// All returns a pod's attachments.
+func (p *Publisher) All(uid string) []cni.Attachment {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.held[uid]
+}
+
+// Connections is a connection table in memory: who talked, by address. The zero
+// value is ready.
+type Connections struct {
+	mu    sync.Mutex // guards the rest
+	table map[netip.Addr]bool
+	fail  error
+}
+
+// Talk makes a connection of an address.
+func (c *Connections) Talk(a netip.Addr) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.table == nil {
+		c.table = make(map[netip.Addr]bool)
+	}
+	c.table[a] = true
+}
+
+// Has reports whether an address has a connection.
+func (c *Connections) Has(a netip.Addr) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.table[a]
+}
+
+// Fail makes every flush fail with err; nil ends that.
+func (c *Connections) Fail(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.fail = err
+}
+
+// Flush implements cni.Connections.
+func (c *Connections) Flush(_ context.Context, addresses []netip.Addr) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.fail == nil {
+		for _, a := range addresses {
+			delete(c.table, a)
+		}
+	}
+	return c.fail
+}
+
+// Sweep implements cni.Connections.
+func (c *Connections) Sweep(_ context.Context, subnets []netip.Prefix, keep []netip.Addr) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.fail != nil {
+		return c.fail
+	}
+	for a := range c.table {
+		inside := slices.ContainsFunc(subnets, func(s netip.Prefix) bool { return s.Contains(a) })
+		if inside && !slices.Contains(keep, a) {
+			delete(c.table, a)
+		}
+	}
+	return nil
+}
+
+// Plugins are plugins of others that give an address each, in memory. The zero value is
+// ready.
+type Plugins struct {
+	MAC       string // of the interface in results; "": they have no interface. Set it before use.
+	NoGateway bool   // addresses have no gateway. Set it before use.
+
+	mu      sync.Mutex // guards the rest
+	records map[string]cni.Delegation
+	log     []string
+	fail    string
+	last    byte
+}
+
+// FailAt makes the plugins of a key fail, having begun; "" ends that.
+func (p *Plugins) FailAt(key string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.fail = key
+}
+
+// Log returns what was called since it was asked last: "ADD KEY", "DEL KEY".
+func (p *Plugins) Log() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	log := p.log
+	p.log = nil
+	return log
+}
+
+// Add implements cni.Plugins: 10.99.0.1 is given first, then .2 and so on.
+func (p *Plugins) Add(_ context.Context, d cni.Delegation) (*types100.Result, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.records == nil {
+		p.records = make(map[string]cni.Delegation)
+	}
+	p.log = append(p.log, "ADD "+d.Key)
+	if p.records[d.For+d.Sandbox+d.Key] = d; d.Key == p.fail {
+		return nil, errors.New("failed as asked")
+	}
+	p.last++
+	d.Result = &types100.Result{CNIVersion: "1.0.0", IPs: []*types100.IPConfig{{
+		Address: net.IPNet{IP: net.IP{10, 99, 0, p.last}, Mask: net.CIDRMask(24, 32)}, Gateway: net.IP{10, 99, 0, 254}}}}
+	if p.NoGateway {
+		d.Result.IPs[0].Gateway = nil
+	}
+	if p.MAC != "" {
+		d.Result.Interfaces = []*types100.Interface{{Name: d.IfName, Mac: p.MAC, Sandbox: d.Netns}}
+	}
+	p.records[d.For+d.Sandbox+d.Key] = d
+	return d.Result, nil
+}
+
+// Check implements cni.Plugins.
+func (p *Plugins) Check(_ context.Context, d cni.Delegation) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.records[d.For+d.Sandbox+d.Key].Result == nil {
+		return errors.New("it is not there")
+	}
+	return nil
+}
+
+// Del implements cni.Plugins.
+func (p *Plugins) Del(_ context.Context, d cni.Delegation) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.log = append(p.log, "DEL "+d.Key)
+	if d.Key == p.fail {
+		return errors.New("failed as asked")
+	}
+	delete(p.records, d.For+d.Sandbox+d.Key)
+	return nil
+}
+
+// List implements cni.Plugins.
+func (p *Plugins) List() ([]cni.Delegation, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Collect(maps.Values(p.records)), nil
 }

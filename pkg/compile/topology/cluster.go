@@ -2,7 +2,6 @@ package topology
 
 import (
 	"net/netip"
-	"strconv"
 
 	"github.com/portolan-cni/portolan/pkg/intent"
 	"github.com/portolan-cni/portolan/pkg/rows"
@@ -12,15 +11,10 @@ import (
 var (
 	clusterRouter = rows.Ref{Table: "NB:Logical_Router", ID: rows.ClusterRouter}
 	joinSwitch    = rows.Ref{Table: "NB:Logical_Switch", ID: rows.JoinSwitch}
-	transitSwitch = rows.Ref{Table: "NB:Logical_Switch", ID: rows.TransitSwitch}
 	copp          = rows.Ref{Table: "NB:Copp", ID: coppName}
 )
 
 const coppName = "portolan-default"
-
-// transitKey is the transit switch's tunnel key: the first of OVN's global
-// range, which must be the same in every zone.
-const transitKey = 16711683
 
 // punted lists the control plane meters: what a router sends to ovn-controller
 // (ovn-nb(5), Copp).
@@ -36,16 +30,8 @@ func Cluster(v *intent.View, _ string) rows.Output {
 		return out
 	}
 	meters(&out, c)
-	options := map[string]string{"always_learn_from_arp_request": "false"}
-	if c.Multicast {
-		options["mcast_relay"] = "true"
-	}
-	out.Add(rows.New("NB:Logical_Router", rows.ClusterRouter, map[string]rows.Value{
-		"name":         rows.Str(rows.ClusterRouter),
-		"options":      rows.Map(options),
-		"external_ids": rows.Map(map[string]string{"k8s-cluster-router": "yes"}),
-		"copp":         rows.Set(rows.R(copp)),
-	}))
+	f := defaultFabric(c)
+	f.addRouter(&out, c.Multicast, map[string]string{"k8s-cluster-router": "yes"})
 	out.Add(rows.New("NB:Logical_Switch", rows.JoinSwitch, map[string]rows.Value{"name": rows.Str(rows.JoinSwitch)}))
 	var hubs []netip.Prefix
 	for _, s := range c.JoinSubnets {
@@ -60,17 +46,7 @@ func Cluster(v *intent.View, _ string) rows.Output {
 		})
 	}
 	if !c.GlobalZone {
-		key := c.TransitKey
-		if key == 0 {
-			key = transitKey
-		}
-		out.Add(rows.New("NB:Logical_Switch", rows.TransitSwitch, map[string]rows.Value{
-			"name": rows.Str(rows.TransitSwitch),
-			"other_config": rows.Map(map[string]string{
-				"interconn-ts": rows.TransitSwitch, "requested-tnl-key": strconv.Itoa(key),
-				"mcast_snoop": "true", "mcast_querier": "false", "mcast_flood_unregistered": "true",
-			}),
-		}))
+		f.addTransit(&out)
 	}
 	return out
 }
@@ -106,6 +82,7 @@ type link struct {
 	sw         rows.Ref
 	swPort     string
 	swOptions  map[string]string
+	swIDs      map[string]string // external_ids of the switch port
 	router     rows.Ref
 	routerPort string
 	networks   []netip.Prefix
@@ -129,6 +106,7 @@ func routerLink(out *rows.Output, l link) {
 	}
 	out.Add(rows.Child("NB:Logical_Switch_Port", l.swPort, l.sw, "ports", map[string]rows.Value{
 		"name": rows.Str(l.swPort), "type": rows.Str("router"), "addresses": rows.Str("router"), "options": rows.Map(options),
+		"external_ids": rows.Map(l.swIDs),
 	}).Using(rows.Name{DB: rows.NB, Kind: rows.RouterPort, Name: l.routerPort}))
 }
 

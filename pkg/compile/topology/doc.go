@@ -1,6 +1,7 @@
-// Package topology compiles the default network's routers and switches: what is
-// there once for a zone, what each node of the zone adds, and what a node of
-// another zone leaves here.
+// Package topology compiles networks' routers and switches: what is there once for
+// a zone, what each node of the zone adds, and what a node of another zone leaves
+// here. The default network is a layer3 network (fabric, site) with a join switch,
+// gateways and management ports beside:
 //
 //	pods ─ <node> ─ rtos-<node> ┐                              ┌ jtor/rtoj-GR_<node> ─ GR_<node>
 //	                            ├─ ovn_cluster_router ─ join ──┤      NAT, default route │
@@ -12,6 +13,10 @@
 // port on the transit switch, two routes, and the chassis that the tunnel goes
 // to (SB): O(1) rows a node in every other zone. When every node is of one zone
 // there is no transit switch.
+//
+// Network, Presence and Block make the same of a network beside the default one, while
+// pods of the zone use it: its router and transit switch, or its one switch; what a
+// node with such pods adds; and what pods of other zones leave here.
 //
 // All addresses but the pod subnets are arithmetic over the node id: join
 // 100.64.0.0/16 + id, transit 100.88.0.0/16 + id, MACs from addresses

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
-	"strconv"
 
 	"github.com/portolan-cni/portolan/pkg/intent"
 	"github.com/portolan-cni/portolan/pkg/rows"
@@ -13,15 +12,12 @@ import (
 // mgmtPolicyPriority is OVN-Kubernetes' MGMTPortPolicyPriority.
 const mgmtPolicyPriority = 1004
 
-// dhcpACLPriority stands above every policy's ACLs; tier 0 is evaluated first.
-const dhcpACLPriority = 32000
-
 // Node makes what one node adds to a zone: all of it at home, a remote port and
-// routes elsewhere.
+// routes elsewhere. Without a zone, in the manager, it finds problems only.
 func Node(v *intent.View, name string) rows.Output {
 	var out rows.Output
 	c, ok := v.Cluster()
-	if !ok || c.Zone == "" {
+	if !ok {
 		return out
 	}
 	n, ok := v.Node(name)
@@ -44,26 +40,30 @@ func Node(v *intent.View, name string) rows.Output {
 		})
 	case !ok: // not allocated yet
 	case n.Zone != c.Zone:
-		if other, value, taken := before(v, n); taken {
+		if other, value, taken := before(v, c.Zone, n); taken {
 			out.Problems = append(out.Problems, rows.Problem{
 				Object: n.Key().String(), Field: "metadata.annotations[k8s.ovn.org/node-encap-ips, node-chassis-id]", Severity: rows.Error,
 				Message: fmt.Sprintf("node %s has %s too: tunnels go to that one; delete the Node that is no longer there", other, value),
 			})
 			break
 		}
-		p.remote(&out)
+		if c.Zone != "" {
+			p.remote(&out)
+		}
 	default:
 		p.local(&out)
 	}
 	return out
 }
 
-// before finds a node that comes before n by name and has a tunnel address or the
-// chassis id of n: a machine that came back under another name.
-func before(v *intent.View, n *intent.Node) (other, value string, taken bool) {
+// before finds a node that goes before n and has a tunnel address or the chassis id
+// of n: a machine that came back under another name. Of two remote ones that is the
+// first by name; a node of this zone is always, for its chassis row is
+// ovn-controller's own, and the machine we run on knows its name.
+func before(v *intent.View, zone string, n *intent.Node) (other, value string, taken bool) {
 	for _, value := range n.Tunnels() {
 		for o := range v.Each(intent.NodesByTunnel, value) {
-			if o.Key().Name < n.Name {
+			if o.Key().Name < n.Name || o.(*intent.Node).Zone == zone {
 				return o.Key().Name, value, true
 			}
 		}
@@ -76,7 +76,7 @@ func before(v *intent.View, n *intent.Node) (other, value string, taken bool) {
 func (p plan) local(out *rows.Output) {
 	p.nodeSwitch(out)
 	if !p.cluster.GlobalZone {
-		p.transit(out)
+		p.plug(out)
 	}
 	if p.node.Chassis == "" || len(p.node.Gateway.Addresses) == 0 {
 		return
@@ -85,12 +85,35 @@ func (p plan) local(out *rows.Output) {
 	p.externalSwitch(out)
 	p.egress(out)
 	p.ownNode(out)
+	p.lacking(out)
 }
 
+// lacking says which of the cluster's families the node cannot leave by. Between
+// pods such a family works: tunnels carry both.
+func (p plan) lacking(out *rows.Output) {
+	for i, s := range p.cluster.PodSubnets {
+		family := "IPv6"
+		if s.Addr().Is4() {
+			family = "IPv4"
+		}
+		earlier := sameFamily(p.cluster.PodSubnets[:i], prefixAddr, s.Addr())
+		if len(earlier) > 0 || len(sameFamily(p.node.Gateway.Addresses, prefixAddr, s.Addr())) > 0 {
+			continue
+		}
+		out.Problems = append(out.Problems, rows.Problem{
+			Object: p.node.Key().String(), Field: "metadata.annotations[k8s.ovn.org/l3-gateway-config]", Severity: rows.Error,
+			Message: fmt.Sprintf("pods have %s addresses, but the node's gateway NIC has none (it has %s): its pods reach nothing outside of the cluster, and no other node, over %s; give the NIC an %s address and restart the agent, or take %s out of spec.clusterSubnets",
+				family, commaJoined(p.node.Gateway.Addresses), family, family, s),
+		})
+	}
+}
+
+// nodeSwitch adds to the node's switch what the default network alone has: OVN's
+// own address management, and the management port.
 func (p plan) nodeSwitch(out *rows.Output) {
 	n := p.node.Name
 	config := map[string]string{}
-	for i, s := range p.node.Subnets {
+	for i, s := range p.subnets {
 		if s.Addr().Is4() {
 			config["subnet"] = s.String()
 			config["exclude_ips"] = p.mgmt[i].Addr().String()
@@ -101,13 +124,7 @@ func (p plan) nodeSwitch(out *rows.Output) {
 	if p.cluster.Multicast {
 		maps.Copy(config, map[string]string{"mcast_snoop": "true", "mcast_querier": "false"})
 	}
-	sw := out.Add(rows.New("NB:Logical_Switch", n, map[string]rows.Value{
-		"name": rows.Str(n), "other_config": rows.Map(config),
-	}))
-	routerLink(out, link{
-		sw: sw, swPort: "stor-" + n, router: clusterRouter, routerPort: "rtos-" + n, networks: p.gateways,
-		options: p.gatewayMTU(),
-	})
+	sw := p.addSwitch(out, config)
 	mac := p.node.MgmtMAC
 	if mac == "" {
 		mac = rows.MAC(p.mgmt[0].Addr())
@@ -115,21 +132,6 @@ func (p plan) nodeSwitch(out *rows.Output) {
 	out.Add(rows.Child("NB:Logical_Switch_Port", rows.MgmtLSP(n), sw, "ports", map[string]rows.Value{
 		"name": rows.Str(rows.MgmtLSP(n)), "addresses": rows.Str(addresses(mac, p.mgmt)),
 	}))
-	match := rows.FromUDPPort(67, 547)
-	out.Add(rows.Child("NB:ACL", n+"/dhcp-server", sw, "acls", map[string]rows.Value{
-		"name": rows.Str("dhcp-server"), "direction": rows.Str("from-lport"), "priority": rows.Num(dhcpACLPriority),
-		"match": rows.Str(match.String()), "action": rows.Str("drop"), "tier": rows.Num(0),
-	}).Using(match.Uses()...))
-}
-
-// transit plugs the zone's router into the transit switch, for this node.
-func (p plan) transit(out *rows.Output) {
-	n, key := p.node.Name, strconv.Itoa(p.node.ID)
-	routerLink(out, link{
-		sw: transitSwitch, swPort: "tstor-" + n, swOptions: map[string]string{"requested-tnl-key": key},
-		router: clusterRouter, routerPort: "rtots-" + n, networks: p.transits,
-		options: map[string]string{"mcast_flood": "true"},
-	})
 }
 
 func (p plan) gatewayRouter(out *rows.Output) {
@@ -202,7 +204,7 @@ func (p plan) externalSwitch(out *rows.Output) {
 	name := rows.LocalnetPort(p.node.Gateway.Bridge, n)
 	port := map[string]rows.Value{
 		"name": rows.Str(name), "type": rows.Str("localnet"), "addresses": rows.Str("unknown"),
-		"options": rows.Map(map[string]string{"network_name": intent.PhysicalNetwork}),
+		"options": rows.Map(map[string]string{"network_name": intent.GatewayNetwork}),
 	}
 	if vlan := p.cluster.GatewayVLAN; vlan != 0 {
 		port["tag_request"] = rows.Num(int64(vlan))
@@ -240,16 +242,9 @@ func (p plan) remote(out *rows.Output) {
 	if p.node.Chassis == "" || len(p.node.EncapIPs) == 0 {
 		return
 	}
-	out.Add(rows.Child("NB:Logical_Switch_Port", "tstor-"+n, transitSwitch, "ports", map[string]rows.Value{
-		"name": rows.Str("tstor-" + n), "type": rows.Str("remote"),
-		"addresses":    rows.Str(addressesWithBits(rows.MAC(p.transits[0].Addr()), p.transits)),
-		"options":      rows.Map(map[string]string{"requested-tnl-key": strconv.Itoa(p.node.ID), "requested-chassis": p.node.Chassis}),
-		"external_ids": rows.Map(map[string]string{"node": n}),
-	}))
-	for i, s := range p.node.Subnets {
-		via := p.transits[i].Addr().String()
-		route(out, clusterRouter, s.String(), map[string]string{"ip_prefix": s.String(), "nexthop": via})
-		route(out, clusterRouter, host(p.joins[i].Addr()), map[string]string{"ip_prefix": host(p.joins[i].Addr()), "nexthop": via})
+	p.far(out)
+	for i, j := range p.joins {
+		route(out, clusterRouter, host(j.Addr()), map[string]string{"ip_prefix": host(j.Addr()), "nexthop": p.transits[i].Addr().String()})
 	}
 	chassis := rows.Ref{Table: "SB:Chassis", ID: p.node.Chassis}
 	for _, ip := range p.node.EncapIPs {
@@ -264,16 +259,6 @@ func (p plan) remote(out *rows.Output) {
 	}))
 }
 
-// gatewayMTU makes a router answer packets from outside that are too big for pods
-// with ICMP "fragmentation needed", where the pod's interface would lose them in
-// silence (ovn-nb(5), gateway_mtu).
-func (p plan) gatewayMTU() map[string]string {
-	if p.cluster.MTU == 0 {
-		return nil
-	}
-	return map[string]string{"gateway_mtu": strconv.Itoa(p.cluster.MTU)}
-}
-
 func (p plan) gateway() rows.Ref {
 	return rows.Ref{Table: "NB:Logical_Router", ID: rows.GatewayRouter(p.node.Name)}
 }
@@ -285,15 +270,6 @@ func commaJoined(ps []netip.Prefix) string {
 			out += ","
 		}
 		out += p.Addr().String()
-	}
-	return out
-}
-
-// addressesWithBits is "MAC ip/bits ip/bits", the form of a remote port.
-func addressesWithBits(mac string, ps []netip.Prefix) string {
-	out := mac
-	for _, p := range ps {
-		out += " " + p.String()
 	}
 	return out
 }

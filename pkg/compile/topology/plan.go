@@ -10,36 +10,31 @@ import (
 // plan is one node's addresses, all of them arithmetic. Lists have one entry per
 // IP family of the cluster.
 type plan struct {
-	cluster  *intent.Cluster
-	node     *intent.Node
-	gateways []netip.Prefix // the first address of each node subnet
-	mgmt     []netip.Prefix // the second
-	joins    []netip.Prefix // of GR_<node> on the join switch
-	hubs     []netip.Prefix // of ovn_cluster_router on the join switch
-	transits []netip.Prefix // of ovn_cluster_router on the transit switch, for this node
+	site
+	cluster *intent.Cluster
+	mgmt    []netip.Prefix // the second address of each node subnet
+	joins   []netip.Prefix // of GR_<node> on the join switch
+	hubs    []netip.Prefix // of ovn_cluster_router on the join switch
 }
 
 // planOf computes a node's addresses; ok is false while the node has no id or
 // no subnet, or when its id has no place in the join or transit subnets.
 func planOf(c *intent.Cluster, n *intent.Node) (plan, bool) {
-	p := plan{cluster: c, node: n}
-	if n.ID < 2 || len(n.Subnets) == 0 {
+	at, ok := siteOf(defaultFabric(c), n, n.Subnets)
+	p := plan{site: at, cluster: c}
+	if !ok {
 		return p, false
 	}
 	for _, s := range n.Subnets {
-		gw, ok1 := rows.Nth(s, 1)
-		mg, ok2 := rows.Nth(s, 2)
-		join, ok3 := ofFamily(c.JoinSubnets, s.Addr(), n.ID)
-		hub, ok4 := ofFamily(c.JoinSubnets, s.Addr(), 1)
-		transit, ok5 := ofFamily(c.TransitNets, s.Addr(), n.ID)
-		if !ok1 || !ok2 || !ok3 || !ok4 || !ok5 {
+		mg, ok1 := rows.Nth(s, 2)
+		join, ok2 := ofFamily(c.JoinSubnets, s.Addr(), n.ID)
+		hub, ok3 := ofFamily(c.JoinSubnets, s.Addr(), 1)
+		if !ok1 || !ok2 || !ok3 {
 			return p, false
 		}
-		p.gateways = append(p.gateways, gw)
 		p.mgmt = append(p.mgmt, mg)
 		p.joins = append(p.joins, join)
 		p.hubs = append(p.hubs, hub)
-		p.transits = append(p.transits, transit)
 	}
 	return p, true
 }

@@ -53,6 +53,11 @@ func Compile(v *intent.View, key string) rows.Output {
 	if host.NIC != "" {
 		addGateway(&out, host)
 	}
+	for _, p := range host.PhysicalBridges {
+		if p.NIC != "" {
+			addPhysical(&out, host, p)
+		}
+	}
 	addSettings(&out, cluster, host)
 	return out
 }
@@ -86,6 +91,28 @@ func addGateway(out *rows.Output, host *intent.Host) {
 		"other_config": rows.Map(map[string]string{"hwaddr": host.BridgeMAC}),
 	})
 	addPort(out, br, host.NIC, map[string]rows.Value{})
+}
+
+// physicalTag names, in a bridge's external_ids, the PhysicalNetwork it is made for.
+const physicalTag = "portolan/physical-network"
+
+// addPhysical adds the bridge between a PhysicalNetwork's NIC and br-int. It is a
+// switch without flows of ours: standalone, so that vswitchd learns by itself.
+func addPhysical(out *rows.Output, host *intent.Host, p intent.PhysicalBridge) {
+	br := addBridge(out, host, p.Bridge, map[string]rows.Value{
+		"fail_mode":    rows.Str("standalone"),
+		"external_ids": rows.Map(map[string]string{physicalTag: p.Network}),
+	})
+	addPort(out, br, p.NIC, map[string]rows.Value{})
+}
+
+// mappings are ovn-bridge-mappings: the gateway's, and the physical networks'.
+func mappings(host *intent.Host) string {
+	list := []string{intent.GatewayNetwork + ":" + host.Bridge}
+	for _, p := range host.PhysicalBridges {
+		list = append(list, p.Network+":"+p.Bridge)
+	}
+	return strings.Join(list, ",")
 }
 
 // managementColumns describes the port that joins the host to the pod network.
@@ -129,7 +156,7 @@ func externalIDs(cluster *intent.Cluster, host *intent.Host) map[string]string {
 		"ovn-ofctrl-wait-before-clear": strconv.Itoa(waitBeforeClear(host)),
 		"ovn-remote-probe-interval":    strconv.Itoa(sbProbe),
 		"ovn-openflow-probe-interval":  strconv.Itoa(openflowProbe),
-		"ovn-bridge-mappings":          intent.PhysicalNetwork + ":" + host.Bridge,
+		"ovn-bridge-mappings":          mappings(host),
 		"ovn-bridge-datapath-type":     string(host.Datapath),
 	}
 	if cluster.GlobalZone {

@@ -158,3 +158,40 @@ func TestSettingsNamesEveryKey(t *testing.T) {
 		}
 	}
 }
+
+// TestPhysicalNetworks has one with a NIC, which gets a bridge, and one on a bridge
+// that is there: that is only mapped.
+func TestPhysicalNetworks(t *testing.T) {
+	h := testHost()
+	made := intent.PhysicalBridgeName("a-physical-network-with-a-long-name")
+	h.PhysicalBridges = []intent.PhysicalBridge{
+		{Network: "a-physical-network-with-a-long-name", Bridge: made, NIC: "eth1"}, {Network: "storage", Bridge: "br-storage"},
+	}
+	out := compile(&intent.Cluster{}, h, testNode("10.244.1.0/24"))
+	if made != "br-c9ba965bba6f" {
+		t.Errorf("bridge found %q, wanted the name that it had in earlier releases", made)
+	}
+	for _, w := range []struct{ table, id, column, want string }{
+		{"Bridge", made, "datapath_type", `"netdev"`},
+		{"Bridge", made, "fail_mode", `"standalone"`},
+		{"Bridge", made, "external_ids", `"portolan/physical-network""a-physical-network-with-a-long-name"`},
+		{"Interface", made, "type", `"internal"`},
+		{"Interface", "eth1", "type", ""},
+	} {
+		if got := value(t, out, rows.Table("OVS:"+w.table), w.id, w.column); got != w.want {
+			t.Errorf("%s %s %s: found %s, wanted %s", w.table, w.id, w.column, got, w.want)
+		}
+	}
+	for _, r := range out.Rows {
+		if r.ID == "br-storage" {
+			t.Errorf("found %v, wanted no row of a bridge that is not ours", r.Ref)
+		}
+		if err := r.Validate(); err != nil {
+			t.Error(err)
+		}
+	}
+	want := "physnet:br-ex,a-physical-network-with-a-long-name:" + made + ",storage:br-storage"
+	if got := setting(out, "external_ids", "ovn-bridge-mappings"); got != want {
+		t.Errorf("ovn-bridge-mappings found %q, wanted %q", got, want)
+	}
+}

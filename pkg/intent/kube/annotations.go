@@ -28,6 +28,16 @@ const (
 	AnnotationPodNetworks = "k8s.ovn.org/pod-networks"
 )
 
+// The annotations by which a pod's owner asks for networks, and for limits on the
+// default one.
+const (
+	AnnotationSelection = "k8s.v1.cni.cncf.io/networks"
+	AnnotationInstead   = "v1.multus-cni.io/default-network"
+	AnnotationStatus    = "k8s.v1.cni.cncf.io/network-status"
+	AnnotationIngress   = "kubernetes.io/ingress-bandwidth"
+	AnnotationEgress    = "kubernetes.io/egress-bandwidth"
+)
+
 // ParseNodeID parses k8s.ovn.org/node-id: a decimal number from alloc.FirstNodeID
 // to alloc.LastNodeID.
 func ParseNodeID(s string) (int, error) {

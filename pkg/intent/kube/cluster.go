@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"reflect"
 	"strconv"
 	"strings"
 
@@ -27,7 +28,7 @@ func ReadCluster(path string) (*v1alpha1.Cluster, error) {
 		return nil, err
 	}
 	c := &v1alpha1.Cluster{}
-	if err := yaml.UnmarshalStrict(data, c); err != nil {
+	if err := suggest(yaml.UnmarshalStrict(data, c), reflect.TypeFor[v1alpha1.Cluster]()); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	if c.APIVersion != v1alpha1.APIVersion || c.Kind != v1alpha1.KindCluster {
@@ -51,6 +52,7 @@ func ParseCluster(c *v1alpha1.Cluster) (*intent.Cluster, []rows.Problem) {
 	out := &intent.Cluster{
 		Zone: s.Node, MTU: s.MTU, PuntRate: s.PuntRate, Multicast: s.Multicast,
 		GatewayVLAN: s.Gateway.VLAN, Insecure: s.InsecureDatabases, TransitKey: s.TransitKey,
+		Isolated: s.NamespaceIsolation, Shared: s.SharedNamespaces,
 	}
 	switch Zoning(s.Zone) {
 	case "", ZonePerNode:
@@ -87,6 +89,7 @@ func ParseCluster(c *v1alpha1.Cluster) (*intent.Cluster, []rows.Problem) {
 	p.field("spec.gateway.externalPortRange", err)
 	p.oneOf("spec.gateway.takeover", s.Gateway.Takeover, "", "force")
 	p.oneOf("spec.datapath", s.Datapath, "", "system", "netdev")
+	p.oneOf("spec.multiNetwork", s.MultiNetwork, "", "native", "multus")
 	return out, p.list
 }
 
@@ -122,7 +125,7 @@ func ParseClusterSubnets(list []string) ([]alloc.ClusterSubnet, error) {
 
 // DefaultNetworkOf is the default pod network that a plan implies.
 func DefaultNetworkOf(c *intent.Cluster) *intent.Network {
-	return &intent.Network{Name: intent.DefaultNetwork, Topology: intent.Layer3, Subnets: c.PodSubnets, MTU: c.MTU}
+	return &intent.Network{Name: intent.DefaultNetwork, Topology: intent.Layer3, Subnets: whole(c.PodSubnets), MTU: c.MTU}
 }
 
 // families tells which IP families a plan uses.
@@ -222,18 +225,4 @@ func parsePortRange(s string) ([2]uint16, error) {
 		return [2]uint16{}, fmt.Errorf("port range %q is not of the form FIRST-LAST with 1 ≤ FIRST ≤ LAST ≤ 65535", s)
 	}
 	return [2]uint16{uint16(first), uint16(last)}, nil
-}
-
-// ParseNetwork makes a network's intent; nil if it has no usable topology.
-func ParseNetwork(n *v1alpha1.Network) (*intent.Network, []rows.Problem) {
-	out := &intent.Network{Name: n.Name, ID: n.Spec.ID, Topology: intent.Topology(n.Spec.Topology), MTU: n.Spec.MTU}
-	p := &problems{key: out.Key()}
-	switch out.Topology {
-	case intent.Layer3, intent.Layer2, intent.Localnet:
-	default:
-		p.field("spec.topology", fmt.Errorf("topology %q is none of %q, %q and %q", n.Spec.Topology, intent.Layer3, intent.Layer2, intent.Localnet))
-		return nil, p.list
-	}
-	out.Subnets = p.prefixes("spec.subnets", n.Spec.Subnets, nil)
-	return out, p.list
 }

@@ -1,11 +1,14 @@
 package kube
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"net/netip"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/portolan-cni/portolan/pkg/intent"
 	"github.com/portolan-cni/portolan/pkg/rows"
@@ -40,10 +43,13 @@ func (p *problems) annotation(name string, err error) {
 		return
 	}
 	p.list = append(p.list, rows.Problem{
-		Object: p.key.String(), Field: "metadata.annotations[" + name + "]", Severity: rows.Error,
+		Object: p.key.String(), Field: annotationField(name), Severity: rows.Error,
 		Message: fmt.Sprintf("%s; it is ignored: remove the annotation and its writer sets it anew, or correct it", err),
 	})
 }
+
+// annotationField is an annotation as Problems name it.
+func annotationField(name string) string { return "metadata.annotations[" + name + "]" }
 
 // read parses an annotation, if it is there, and files the error if it is malformed.
 func read[T any](p *problems, annotations map[string]string, name string, parse func(string) (T, error)) (T, bool) {
@@ -126,4 +132,29 @@ func AgentAnnotations(n *intent.Node, vlan int) map[string]string {
 // ParseNamespace makes a namespace's intent.
 func ParseNamespace(n *corev1.Namespace) *intent.Namespace {
 	return &intent.Namespace{Name: n.Name, Labels: maps.Clone(n.Labels)}
+}
+
+// NodeAddresses asks for the addresses that a node's kubelet reports as its own.
+func NodeAddresses(ctx context.Context, client Client, name string) ([]netip.Addr, error) {
+	n, err := client.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		return nil, err
+	}
+	var out []netip.Addr
+	for _, a := range n.Status.Addresses {
+		if ip, err := netip.ParseAddr(a.Address); err == nil && a.Type == corev1.NodeInternalIP {
+			out = append(out, ip)
+		}
+	}
+	return out, nil
+}
+
+// CheckIdentity refuses a node's name on a machine that has none of the addresses
+// that the node's kubelet reports: two machines of one name would take each other's
+// pods, addresses and chassis. of are the Node's addresses, here the machine's.
+func CheckIdentity(name string, of, here []netip.Addr) error {
+	if len(of) == 0 || slices.ContainsFunc(of, func(a netip.Addr) bool { return slices.Contains(here, a) }) {
+		return nil
+	}
+	return fmt.Errorf("node %s has address %s, which no link of this machine has: it is another machine's name; give this one's Node object by --node-name", name, of[0])
 }

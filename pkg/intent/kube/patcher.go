@@ -21,6 +21,15 @@ type Target struct {
 	Namespace string // "" for a node
 	Name      string
 	UID       string // the object meant: one that took its place under its name is left alone; "" for any
+	Kind      string // "": Pod, or without a namespace Node
+}
+
+// kindDefinition is the kind of network attachment definitions, of k8s.cni.cncf.io/v1.
+const kindDefinition = "NetworkAttachmentDefinition"
+
+// DefinitionTarget is one network attachment definition; only a Teller has a use for it.
+func DefinitionTarget(namespace, name, uid string) Target {
+	return Target{Namespace: namespace, Name: name, UID: uid, Kind: kindDefinition}
 }
 
 // NodeTarget is a node, whichever has the name.
@@ -33,6 +42,9 @@ func PodTarget(namespace, name, uid string) Target {
 
 // String is the target's text form: Node/n or Pod/ns/name.
 func (t Target) String() string {
+	if t.Kind != "" {
+		return t.Kind + "/" + t.Namespace + "/" + t.Name
+	}
 	if t.Namespace == "" {
 		return "Node/" + t.Name
 	}
@@ -50,6 +62,10 @@ const patchTimeout = 20 * time.Second
 // object go in one request, and what fails is retried from 100 ms to 30 s apart
 // until it succeeds or the object is gone.
 type Patcher struct {
+	// Observe gets the kind of object (node, pod) and the result of each request:
+	// written, gone or failed. It is set before Run; nil: nobody does.
+	Observe func(kind, result string)
+
 	client Client
 	log    *slog.Logger
 	queue  workqueue.TypedRateLimitingInterface[Target]
@@ -173,11 +189,14 @@ func (p *Patcher) next(ctx context.Context) bool {
 	var gone *goneError
 	switch {
 	case err == nil:
+		p.observe(t, "written")
 		p.queue.Forget(t)
 	case errors.As(err, &gone):
+		p.observe(t, "gone")
 		p.log.Info("annotations dropped, object is gone", "object", t.String(), "err", err)
 		p.queue.Forget(t)
 	default:
+		p.observe(t, "failed")
 		if p.queue.NumRequeues(t) == 0 {
 			p.log.Warn("annotations not written, will retry", "object", t.String(), "err", err)
 		}
@@ -186,6 +205,17 @@ func (p *Patcher) next(ctx context.Context) bool {
 	}
 	p.written(t, values, seq)
 	return true
+}
+
+func (p *Patcher) observe(t Target, result string) {
+	if p.Observe == nil {
+		return
+	}
+	kind := "pod"
+	if t.Namespace == "" {
+		kind = "node"
+	}
+	p.Observe(kind, result)
 }
 
 // snapshot copies what is to be written to a target, and when the copy was made.

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -107,23 +106,6 @@ func TestPatcherLeavesAReplacedPodAlone(t *testing.T) {
 	pod, err := client.CoreV1().Pods("a").Get(context.Background(), "web", metav1.GetOptions{})
 	if err != nil || pod.Annotations["k"] != "new" {
 		t.Errorf("pod has %v, %v", pod.Annotations, err)
-	}
-}
-
-func TestRecorderNamesTheNode(t *testing.T) {
-	client := fake.NewClientset()
-	sent := make(chan *corev1.Event, 1)
-	client.PrependReactor("create", "events", func(a ktesting.Action) (bool, runtime.Object, error) {
-		e := a.(ktesting.CreateAction).GetObject().(*corev1.Event)
-		sent <- e
-		return true, e, nil
-	})
-	r := NewRecorder(t.Context(), client, "portolan-manager", "")
-	defer r.Close()
-	r.Warning(NodeTarget("node1"), "SubnetsExhausted", "none left")
-	e := <-sent
-	if e.InvolvedObject.Kind != "Node" || e.InvolvedObject.UID != "node1" || e.Namespace != "default" || e.Reason != "SubnetsExhausted" {
-		t.Errorf("event %+v", e)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/portolan-cni/portolan/pkg/intent"
 	"github.com/portolan-cni/portolan/pkg/rows"
@@ -22,6 +23,25 @@ type podNetwork struct {
 	Address   string   `json:"ip_address,omitempty"`
 	Gateway   string   `json:"gateway_ip,omitempty"`
 	Role      string   `json:"role,omitempty"`
+	TunnelID  int      `json:"tunnel_id,omitempty"`
+	// Routes are for who reads the annotation; what a pod's interface has of them
+	// comes from its networks.
+	Routes    []podRoute    `json:"routes,omitempty"`
+	Bandwidth *podBandwidth `json:"bandwidth,omitempty"`
+}
+
+// podRoute is a route of an interface.
+type podRoute struct {
+	Destination string `json:"dest"`
+	NextHop     string `json:"nextHop"`
+}
+
+// podBandwidth is intent.Bandwidth as the annotation has it: bits a second, bits.
+type podBandwidth struct {
+	IngressRate  int64 `json:"ingressRate,omitempty"`
+	IngressBurst int64 `json:"ingressBurst,omitempty"`
+	EgressRate   int64 `json:"egressRate,omitempty"`
+	EgressBurst  int64 `json:"egressBurst,omitempty"`
 }
 
 // ParsePodNetworks parses k8s.ovn.org/pod-networks: the pod's interfaces, sorted
@@ -64,6 +84,12 @@ func (n podNetwork) attachment(network string) (intent.Attachment, error) {
 	if a.Gateways, err = parseAddrs(n.Gateways); err != nil {
 		return a, fmt.Errorf("gateway_ips: %w", err)
 	}
+	if a.TunnelKey = n.TunnelID; a.TunnelKey < 0 || a.TunnelKey > lastPortKey {
+		return a, fmt.Errorf("tunnel_id %d is none of 1 to %d", n.TunnelID, lastPortKey)
+	}
+	if b := n.Bandwidth; b != nil {
+		a.Bandwidth = intent.Bandwidth(*b)
+	}
 	return a, nil
 }
 
@@ -72,7 +98,11 @@ func (n podNetwork) attachment(network string) (intent.Attachment, error) {
 func FormatPodNetworks(attachments []intent.Attachment) string {
 	networks := make(map[string]podNetwork, len(attachments))
 	for _, a := range attachments {
-		n := podNetwork{MAC: a.MAC, Addresses: []string{}, Role: "secondary"}
+		n := podNetwork{MAC: a.MAC, Addresses: []string{}, Role: "secondary", TunnelID: a.TunnelKey}
+		if a.Bandwidth != (intent.Bandwidth{}) {
+			b := podBandwidth(a.Bandwidth)
+			n.Bandwidth = &b
+		}
 		if a.Network == intent.DefaultNetwork {
 			n.Role = "primary"
 		}
@@ -105,7 +135,24 @@ func ParsePod(pod *corev1.Pod) (*intent.Pod, []rows.Problem) {
 	}
 	p := &problems{key: out.Key()}
 	out.Attachments, _ = read(p, pod.Annotations, AnnotationPodNetworks, ParsePodNetworks)
+	out.Selection, out.Instead = pod.Annotations[AnnotationSelection], pod.Annotations[AnnotationInstead]
+	out.Status = pod.Annotations[AnnotationStatus]
+	out.Bandwidth.IngressRate, _ = read(p, pod.Annotations, AnnotationIngress, parseRate)
+	out.Bandwidth.EgressRate, _ = read(p, pod.Annotations, AnnotationEgress, parseRate)
 	return out, p.list
+}
+
+// parseRate parses a bandwidth as Kubernetes gives it, "10M", into bits a second;
+// its limits are Kubernetes' own.
+func parseRate(s string) (int64, error) {
+	q, err := resource.ParseQuantity(s)
+	if err != nil {
+		return 0, fmt.Errorf("bandwidth %q is not a quantity like 10M: %w", s, err)
+	}
+	if rate := q.Value(); rate >= 1e3 && rate <= 1e15 {
+		return rate, nil
+	}
+	return 0, fmt.Errorf("bandwidth %q is not from 1k to 1P bits a second", s)
 }
 
 // completed tells whether no container of the pod will ever run again.

@@ -35,7 +35,7 @@ func trimMeta(m metav1.ObjectMeta) metav1.ObjectMeta {
 		Labels: m.Labels, CreationTimestamp: m.CreationTimestamp,
 	}
 	for k, v := range m.Annotations {
-		if !strings.HasPrefix(k, "k8s.ovn.org/") && k != corev1.MirrorPodAnnotationKey {
+		if !kept(k) {
 			continue
 		}
 		if out.Annotations == nil {
@@ -44,4 +44,13 @@ func trimMeta(m metav1.ObjectMeta) metav1.ObjectMeta {
 		out.Annotations[k] = v
 	}
 	return out
+}
+
+// kept tells which annotations are read.
+func kept(name string) bool {
+	switch name {
+	case corev1.MirrorPodAnnotationKey, AnnotationSelection, AnnotationInstead, AnnotationStatus, AnnotationIngress, AnnotationEgress:
+		return true
+	}
+	return strings.HasPrefix(name, "k8s.ovn.org/")
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 
+	ipamclaims "github.com/k8snetworkplumbingwg/ipamclaims/pkg/crd/ipamclaims/v1alpha1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -12,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
 
+	"github.com/portolan-cni/portolan/pkg/api/v1alpha1"
 	"github.com/portolan-cni/portolan/pkg/intent"
 	"github.com/portolan-cni/portolan/pkg/rows"
 )
@@ -37,7 +39,21 @@ const (
 	Namespaces Source = "namespaces"
 	Pods       Source = "pods"
 	Directory  Source = "directory"
+
+	Networks         Source = "networks"
+	AddressBlocks    Source = "addressblocks"
+	PhysicalNetworks Source = "physicalnetworks"
+	Definitions      Source = "network-attachment-definitions"
+	Claims           Source = "ipamclaims"
 )
+
+// Sources are all that a zone is rendered from.
+func Sources() []Source {
+	return []Source{Nodes, Namespaces, Pods, Networks, AddressBlocks, PhysicalNetworks, Definitions}
+}
+
+// NodeSources are those of a node's agent, which also gives addresses.
+func NodeSources() []Source { return append(Sources(), Claims) }
 
 // ProblemFunc receives all that is wrong with an object whenever it changes: an
 // empty list once nothing is. It is called as a Sink's methods are, before them.
@@ -50,41 +66,64 @@ type Watch struct {
 	Sink     Sink
 	Problems ProblemFunc // may be nil
 	Zoning   Zoning
-	Sources  []Source // which to follow; nil: Nodes, Namespaces and Pods
+	Dynamic  Dynamic  // for the sources besides Nodes, Namespaces and Pods
+	Sources  []Source // which to follow; nil: all, or without Dynamic those three
 	Node     string   // pods of this node only; "": of all
 
-	mu sync.Mutex // serialises calls of Sink and Problems
+	mu     sync.Mutex // serialises calls of Sink and Problems
+	synced map[Source]bool
 }
 
 // Run follows until ctx ends, and returns once no call into the Sink is left.
 func (w *Watch) Run(ctx context.Context) error {
 	sources := w.Sources
 	if sources == nil {
-		sources = []Source{Nodes, Namespaces, Pods}
+		if sources = Sources(); w.Dynamic == nil {
+			sources = []Source{Nodes, Namespaces, Pods}
+		}
 	}
-	var controllers []cache.Controller
+	w.synced = map[Source]bool{}
+	kinds := customs()
+	var parts []func()
 	for _, s := range sources {
+		if c, ok := kinds[s]; ok && w.Dynamic != nil {
+			parts = append(parts, func() { w.runCustom(ctx, s, c) })
+			continue
+		}
 		c, err := w.informer(s)
 		if err != nil {
 			return err
 		}
-		controllers = append(controllers, c)
+		parts = append(parts, func() { w.follow(ctx, s, c) })
 	}
 	var wg sync.WaitGroup
-	for i, c := range controllers {
-		wg.Go(func() { c.RunWithContext(ctx) })
-		wg.Go(func() {
-			select {
-			case <-c.HasSyncedChecker().Done():
-				w.mu.Lock()
-				defer w.mu.Unlock()
-				w.Sink.Synced(sources[i])
-			case <-ctx.Done():
-			}
-		})
+	for _, part := range parts {
+		wg.Go(part)
 	}
 	wg.Wait()
 	return ctx.Err()
+}
+
+// follow runs a source's informer, and tells when all it held has been delivered.
+func (w *Watch) follow(ctx context.Context, s Source, c cache.Controller) {
+	var wg sync.WaitGroup
+	wg.Go(func() { c.RunWithContext(ctx) })
+	select {
+	case <-c.HasSyncedChecker().Done():
+		w.mu.Lock()
+		w.sync(s)
+		w.mu.Unlock()
+	case <-ctx.Done():
+	}
+	wg.Wait()
+}
+
+// sync tells once that a source has delivered what it held; w.mu is held.
+func (w *Watch) sync(s Source) {
+	if !w.synced[s] {
+		w.synced[s] = true
+		w.Sink.Synced(s)
+	}
 }
 
 // informer makes the one informer of a source.
@@ -93,10 +132,20 @@ func (w *Watch) informer(s Source) (cache.Controller, error) {
 	core := w.Client.CoreV1()
 	var object runtime.Object
 	var parse parseFunc
+	settle := func(func(any), string) {}
 	switch s {
 	case Nodes:
 		object = &corev1.Node{}
-		parse = func(o any) (intent.Object, []rows.Problem) { return ParseNode(o.(*corev1.Node), w.Zoning) }
+		past := newSteady(w.Zoning)
+		parse = func(o any) (intent.Object, []rows.Problem) { return past.node(o.(*corev1.Node)) }
+		settle = func(put func(any), gone string) {
+			if gone != "" {
+				past.forget(gone)
+			}
+			for _, n := range past.again() {
+				put(n)
+			}
+		}
 		lw.ListWithContextFunc, lw.WatchFuncWithContext = listWatch(core.Nodes().List, core.Nodes().Watch, nil)
 	case Namespaces:
 		object = &corev1.Namespace{}
@@ -104,12 +153,15 @@ func (w *Watch) informer(s Source) (cache.Controller, error) {
 		lw.ListWithContextFunc, lw.WatchFuncWithContext = listWatch(core.Namespaces().List, core.Namespaces().Watch, nil)
 	case Pods:
 		object, parse = &corev1.Pod{}, podObject
+		if w.Node == "" {
+			parse = func(o any) (intent.Object, []rows.Problem) { return withoutStatus(o.(*corev1.Pod)) }
+		}
 		pods := core.Pods(metav1.NamespaceAll)
 		lw.ListWithContextFunc, lw.WatchFuncWithContext = listWatch(pods.List, pods.Watch, w.podOptions)
 	default:
 		return nil, fmt.Errorf("unknown source %q", s)
 	}
-	_, c := newInformer(w.Client, lw, object, w.handler(parse))
+	_, c := newInformer(w.Client, lw, object, w.handler(parse, settle))
 	return c, nil
 }
 
@@ -122,6 +174,15 @@ func podObject(o any) (intent.Object, []rows.Problem) {
 		return p, problems
 	}
 	return nil, nil
+}
+
+// withoutStatus is podObject for who writes no pod's status.
+func withoutStatus(pod *corev1.Pod) (intent.Object, []rows.Problem) {
+	o, problems := podObject(pod)
+	if p, ok := o.(*intent.Pod); ok {
+		p.Status = ""
+	}
+	return o, problems
 }
 
 // podOptions selects the pods of one node, or all that have a node: what is not
@@ -171,8 +232,10 @@ func listWatch[L runtime.Object](
 		}
 }
 
-// handler turns one informer's events into calls of the Sink.
-func (w *Watch) handler(parse parseFunc) cache.ResourceEventHandler {
+// handler turns one informer's events into calls of the Sink. settle follows each
+// of them, and may put objects that have to be looked at again; gone names one that
+// has gone.
+func (w *Watch) handler(parse parseFunc, settle func(put func(any), gone string)) cache.ResourceEventHandler {
 	put := func(object any) {
 		o, problems := parse(object)
 		w.mu.Lock()
@@ -191,21 +254,37 @@ func (w *Watch) handler(parse parseFunc) cache.ResourceEventHandler {
 		w.Sink.Put(o)
 	}
 	return cache.ResourceEventHandlerFuncs{
-		AddFunc:    put,
-		UpdateFunc: func(_, object any) { put(object) },
+		AddFunc: func(object any) {
+			put(object)
+			settle(put, "")
+		},
+		UpdateFunc: func(old, object any) {
+			before, _ := keyOf(old)
+			if now, ok := keyOf(object); ok && now != before {
+				w.end(before) // another network's now
+			}
+			put(object)
+			settle(put, "")
+		},
 		DeleteFunc: func(object any) {
 			key, ok := keyOf(object)
 			if !ok {
 				return
 			}
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			if w.Problems != nil {
-				w.Problems(key, nil)
-			}
-			w.Sink.Delete(key)
+			w.end(key)
+			settle(put, key.Name)
 		},
 	}
+}
+
+// end tells that an object has gone.
+func (w *Watch) end(key intent.Key) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.Problems != nil {
+		w.Problems(key, nil)
+	}
+	w.Sink.Delete(key)
 }
 
 // keyOf is the intent key of an object of a source, also of one whose deletion was
@@ -221,6 +300,23 @@ func keyOf(object any) (intent.Key, bool) {
 		return intent.Key{Kind: intent.KindNamespace, Name: o.Name}, true
 	case *corev1.Pod:
 		return intent.Key{Kind: intent.KindPod, Name: o.Namespace + "/" + o.Name}, true
+	}
+	return customKey(object)
+}
+
+// customKey is keyOf for custom resources, whose names are not their keys.
+func customKey(object any) (intent.Key, bool) {
+	switch o := object.(type) {
+	case *v1alpha1.Network:
+		return intent.Key{Kind: intent.KindNetwork, Name: networkName(o)}, true
+	case *v1alpha1.AddressBlock:
+		return (&intent.Block{Network: o.Spec.Network, Slot: o.Spec.Slot}).Key(), true
+	case *v1alpha1.PhysicalNetwork:
+		return intent.Key{Kind: intent.KindPhysicalNetwork, Name: o.Name}, true
+	case *Attachment:
+		return intent.Key{Kind: intent.KindDefinition, Name: o.Namespace + "/" + o.Name}, true
+	case *ipamclaims.IPAMClaim:
+		return intent.Key{Kind: intent.KindClaim, Name: o.Namespace + "/" + o.Name}, true
 	}
 	return intent.Key{}, false
 }

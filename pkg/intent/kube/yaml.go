@@ -19,8 +19,8 @@ import (
 )
 
 // Decode reads Kubernetes YAML: any number of documents, or Lists of them, of the
-// kinds Node, Pod, Namespace, and Cluster and Network of portolan.io. Objects come
-// in the order of the text; one that has no intent (a host-networked pod) is left
+// kinds Node, Pod, Namespace, NetworkAttachmentDefinition, and of portolan.io Cluster,
+// Network, AddressBlock, PhysicalNetwork and Presence. Objects come in the order of the text; one that has no intent (a host-networked pod) is left
 // out. A Cluster in the text says whether its nodes share a zone.
 func Decode(data []byte) ([]intent.Object, []rows.Problem) {
 	return DecodeZoned(data, ZonePerNode)
@@ -44,6 +44,16 @@ func DecodeZoned(data []byte, zoning Zoning) ([]intent.Object, []rows.Problem) {
 	return d.objects, d.problems
 }
 
+// DecodePending is DecodeZoned for manifests that are not applied yet: a pod that
+// has no node is not left out, and its Node is "".
+func DecodePending(data []byte, zoning Zoning) ([]intent.Object, []rows.Problem) {
+	d := &decoder{zoning: zoning, pending: true}
+	for _, doc := range d.split(data) {
+		d.decode(doc)
+	}
+	return d.objects, d.problems
+}
+
 // The kinds that are read, as apiVersion and kind.
 const (
 	nodeKind      = "v1/Node"
@@ -52,6 +62,12 @@ const (
 	listKind      = "v1/List"
 	clusterKind   = v1alpha1.APIVersion + "/" + v1alpha1.KindCluster
 	networkKind   = v1alpha1.APIVersion + "/" + v1alpha1.KindNetwork
+	blockKind     = v1alpha1.APIVersion + "/" + v1alpha1.KindAddressBlock
+	physicalKind  = v1alpha1.APIVersion + "/" + v1alpha1.KindPhysicalNetwork
+	nadKind       = "k8s.cni.cncf.io/v1/NetworkAttachmentDefinition"
+	// presenceKind says that a network is used on a node. No API server has it: it is
+	// for files that show a network without pods.
+	presenceKind = v1alpha1.APIVersion + "/Presence"
 )
 
 // document is one object's text, YAML or JSON, with its place for messages.
@@ -63,6 +79,7 @@ type document struct {
 
 type decoder struct {
 	zoning   Zoning
+	pending  bool // keep pods that have no node yet
 	objects  []intent.Object
 	problems []rows.Problem
 }
@@ -129,45 +146,89 @@ func (d *decoder) decode(doc document) {
 			if pod.Namespace == "" {
 				pod.Namespace = metav1.NamespaceDefault
 			}
-			if o, p := ParsePod(&pod); o != nil {
-				d.add(o, p)
-			}
+			d.pod(&pod)
 		}
 	case namespaceKind:
 		var n corev1.Namespace
 		if d.unmarshal(doc, &n, &n.ObjectMeta) {
 			d.add(ParseNamespace(&n), nil)
 		}
-	case clusterKind, networkKind:
+	case nadKind:
+		var a Attachment
+		if d.unmarshal(doc, &a, &a.ObjectMeta) {
+			if a.Namespace == "" {
+				a.Namespace = metav1.NamespaceDefault
+			}
+			d.add(ParseDefinition(&a), nil)
+		}
+	case clusterKind, networkKind, blockKind, physicalKind, presenceKind:
 		d.decodeOurs(doc)
 	default:
 		d.problem(doc.place, rows.Warning, fmt.Errorf("%s is not read here and is left out", doc.kind))
 	}
 }
 
-// decodeOurs decodes our own kinds, where unknown fields are mistakes.
-func (d *decoder) decodeOurs(doc document) {
-	if doc.kind == clusterKind {
-		var c v1alpha1.Cluster
-		if err := yaml.UnmarshalStrict(doc.text, &c); err != nil {
-			d.problem(doc.place, rows.Error, err)
-			return
-		}
-		o, p := ParseCluster(&c)
-		d.add(o, p)
+func (d *decoder) pod(pod *corev1.Pod) {
+	nowhere := d.pending && pod.Spec.NodeName == ""
+	if nowhere {
+		pod.Spec.NodeName = "?"
+	}
+	o, p := ParsePod(pod)
+	if o == nil {
 		return
 	}
-	var n v1alpha1.Network
-	if err := yaml.UnmarshalStrict(doc.text, &n); err != nil {
+	if nowhere {
+		o.Node = ""
+	}
+	d.add(o, p)
+}
+
+// decodeOurs decodes our own kinds, where unknown fields are mistakes.
+func (d *decoder) decodeOurs(doc document) {
+	switch doc.kind {
+	case clusterKind:
+		ours(d, doc, ParseCluster)
+	case networkKind:
+		ours(d, doc, ParseNetwork)
+	case blockKind:
+		ours(d, doc, ParseBlock)
+	case physicalKind:
+		ours(d, doc, ParsePhysicalNetwork)
+	case presenceKind:
+		ours(d, doc, parsePresence)
+	}
+}
+
+// ours decodes one object and passes it through its parse function.
+func ours[K, T any, P interface {
+	*T
+	intent.Object
+}](d *decoder, doc document, parse func(*K) (P, []rows.Problem)) {
+	var k K
+	if err := yaml.UnmarshalStrict(doc.text, &k); err != nil {
 		d.problem(doc.place, rows.Error, err)
 		return
 	}
-	o, p := ParseNetwork(&n)
+	o, p := parse(&k)
 	if o == nil {
 		d.problems = append(d.problems, p...)
 		return
 	}
 	d.add(o, p)
+}
+
+// presence is a Presence as a file has it.
+type presence struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+	Spec              struct {
+		Network string `json:"network"`
+		Node    string `json:"node"`
+	} `json:"spec"`
+}
+
+func parsePresence(p *presence) (*intent.Presence, []rows.Problem) {
+	return &intent.Presence{Network: p.Spec.Network, Node: p.Spec.Node}, nil
 }
 
 // unmarshal decodes an object of Kubernetes; it must have a name. Unknown fields

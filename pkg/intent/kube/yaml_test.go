@@ -96,7 +96,7 @@ func TestDecodeCases(t *testing.T) {
 		{"another kind is left out aloud", "apiVersion: apps/v1\nkind: Deployment\n", "warning|document 1||apps/v1/Deployment is not read here and is left out\n"},
 		{"an object without a name", "apiVersion: v1\nkind: Node\n", "error|document 1||v1/Node without metadata.name\n"},
 		{"no kind", "a: b\n", "error|document 1||the object has no apiVersion and kind\n"},
-		{"a network", "apiVersion: portolan.io/v1alpha1\nkind: Network\nmetadata: {name: blue}\nspec: {topology: layer2, subnets: [10.9.0.0/16]}\n", "Network/blue\n"},
+		{"a network", "apiVersion: portolan.io/v1alpha1\nkind: Network\nmetadata: {name: blue}\nspec: {id: 1, topology: layer2, subnets: [10.9.0.0/16]}\n", "Network/blue\n"},
 		{"a network without topology", "apiVersion: portolan.io/v1alpha1\nkind: Network\nmetadata: {name: blue}\nspec: {}\n",
 			`error|Network/blue|spec.topology|topology "" is none of "layer3", "layer2" and "localnet"` + "\n"},
 		{"a bad annotation spares the rest", strings.Replace(node, `"2"`, `"two"`, 1),
@@ -136,6 +136,7 @@ func TestParseClusterRefuses(t *testing.T) {
 		{"node: node1", "gateway: {vlan: 4095}", "spec.gateway.vlan", "4094"},
 		{"node: node1", "gateway: {externalPortRange: 9-2}", "spec.gateway.externalPortRange", "FIRST-LAST"},
 		{"node: node1", "datapath: kernel", "spec.datapath", "netdev"},
+		{"node: node1", "multiNetwork: both", "spec.multiNetwork", "multus"},
 	}
 	for _, c := range cases {
 		_, problems := Decode([]byte(strings.Replace(cluster, c.change, c.to, 1)))

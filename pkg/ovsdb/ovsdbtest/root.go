@@ -6,6 +6,7 @@
 package ovsdbtest
 
 import (
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -56,6 +57,12 @@ func Command(name string, args ...string) *exec.Cmd {
 	}, ":")
 	loader := filepath.Join(root, "usr/lib64/ld-linux-x86-64.so.2")
 	return exec.Command(loader, append([]string{"--library-path", libs, "--argv0", name, path}, args...)...)
+}
+
+// CommandContext is Command for who makes processes by a function of that form; the
+// process ends with its test.
+func CommandContext(_ context.Context, name string, args ...string) *exec.Cmd {
+	return Command(name, args...)
 }
 
 // Schema returns the path of a schema file: "ovn-nb", "ovn-sb" or "vswitch".

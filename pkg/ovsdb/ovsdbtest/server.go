@@ -64,6 +64,19 @@ func StartCluster(t testing.TB, schema, database string, n int) []*Server {
 	return servers
 }
 
+// ServeFile serves a database file that make has put at a path, until the test ends.
+func ServeFile(t testing.TB, make func(path string)) *Server {
+	t.Helper()
+	s := newServer(t, "")
+	make(s.file())
+	s.Start()
+	t.Cleanup(s.Kill)
+	return s
+}
+
+// Path is where the server's database file is.
+func (s *Server) Path() string { return s.file() }
+
 func newServer(t testing.TB, schema string) *Server {
 	t.Helper()
 	need(t)

@@ -36,11 +36,7 @@ func (r real) Snapshot() (engine.Snapshot, error) {
 // empty, and a tracer that asks ovn-trace.
 func Real(t testing.TB) ([]script.Database, script.Tracer) {
 	t.Helper()
-	ovn := ovsdbtest.Start(t)
-	ovs := ovsdbtest.StartOVS(t, false)
-	dbs := []script.Database{
-		dial(t, rows.NB, ovn.NB.Endpoint), dial(t, rows.SB, ovn.SB.Endpoint), dial(t, rows.OVS, ovs.Endpoint),
-	}
+	dbs, ovn := Zone(t)
 	trace := func(s *script.Shell, from, to string) (string, bool, error) {
 		p, err := s.PacketOf(from, to)
 		if err != nil {
@@ -50,6 +46,16 @@ func Real(t testing.TB) ([]script.Database, script.Tracer) {
 		return p.Flow + "\n" + text, script.Delivered(text), nil
 	}
 	return dbs, trace
+}
+
+// Zone starts a zone's databases with a northd, and an Open_vSwitch database, all empty.
+func Zone(t testing.TB) ([]script.Database, *ovsdbtest.OVN) {
+	t.Helper()
+	ovn := ovsdbtest.Start(t)
+	ovs := ovsdbtest.StartOVS(t, false)
+	return []script.Database{
+		dial(t, rows.NB, ovn.NB.Endpoint), dial(t, rows.SB, ovn.SB.Endpoint), dial(t, rows.OVS, ovs.Endpoint),
+	}, ovn
 }
 
 // RealServers starts empty databases without a northd: what is written stays as it is.

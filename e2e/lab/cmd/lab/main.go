@@ -7,19 +7,25 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 
 	"github.com/portolan-cni/portolan/e2e/lab/cli"
+	"github.com/portolan-cni/portolan/e2e/lab/site"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
+	if err := site.Check(); err != nil {
+		fmt.Fprintln(os.Stderr, "lab:", err)
+		os.Exit(2)
+	}
 	c := cli.Config{
 		Repo:  os.Getenv("PORTOLAN_REPO"),
 		Cache: or(os.Getenv("PORTOLAN_CACHE"), "/var/cache/portolan-lab"),
-		State: "/var/lib/portolan-lab",
-		Run:   "/run/portolan-lab",
+		State: filepath.Join("/var/lib", site.Base()+"-lab"),
+		Run:   filepath.Join("/run", site.Base()+"-lab"),
 	}
 	if err := cli.Command(c).ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "lab:", err)

@@ -1,0 +1,108 @@
+package kube
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/portolan-cni/portolan/pkg/intent"
+	"github.com/portolan-cni/portolan/pkg/rows"
+)
+
+// steady keeps in force what a Node last said well, so that an annotation that
+// somebody edits cuts nobody off: what is malformed or removed counts as what it
+// was, and subnets that are another node's as those that the node had. The allocator
+// sets an edited annotation back. It is used by one goroutine.
+type steady struct {
+	zoning Zoning
+	nodes  map[string]*steadyNode
+}
+
+// steadyNode is a node's past.
+type steadyNode struct {
+	uid     types.UID
+	held    *intent.Node
+	encap   bool         // the tunnel addresses are an annotation's
+	refused *corev1.Node // whose subnets are another's; nil: none
+}
+
+func newSteady(zoning Zoning) *steady {
+	return &steady{zoning: zoning, nodes: map[string]*steadyNode{}}
+}
+
+// forget drops a node that has gone.
+func (s *steady) forget(name string) { delete(s.nodes, name) }
+
+// node is ParseNode with the node's past.
+func (s *steady) node(n *corev1.Node) (*intent.Node, []rows.Problem) {
+	out, list := ParseNode(n, s.zoning)
+	p := &problems{key: out.Key(), list: list}
+	was := s.nodes[n.Name]
+	if was == nil || was.uid != n.UID { // another machine may have the name
+		was = &steadyNode{uid: n.UID, held: &intent.Node{}}
+		s.nodes[n.Name] = was
+	}
+	said := func(annotation string) bool {
+		_, present := n.Annotations[annotation]
+		return present && !slices.ContainsFunc(list, func(q rows.Problem) bool { return q.Field == annotationField(annotation) })
+	}
+	if !said(AnnotationNodeID) {
+		out.ID = was.held.ID
+	}
+	was.refused = nil
+	if !said(AnnotationNodeSubnets) {
+		out.Subnets = was.held.Subnets
+	} else if other, which := s.holder(n.Name, out.Subnets); other != "" {
+		p.annotation(AnnotationNodeSubnets, fmt.Errorf("subnet %s is node %s's", which, other))
+		out.Subnets, was.refused = was.held.Subnets, n
+	}
+	if !said(AnnotationChassisID) {
+		out.Chassis = was.held.Chassis
+	}
+	if !said(AnnotationMgmtMACs) {
+		out.MgmtMAC = was.held.MgmtMAC
+	}
+	if !said(AnnotationGateway) {
+		out.Gateway = was.held.Gateway
+	}
+	if was.encap = was.encap || said(AnnotationEncapIPs); was.encap && !said(AnnotationEncapIPs) {
+		out.EncapIPs = was.held.EncapIPs
+	}
+	was.held = out
+	return out, p.list
+}
+
+// holder is another node that has one of these subnets, or a part of it.
+func (s *steady) holder(name string, subnets []netip.Prefix) (string, netip.Prefix) {
+	for _, other := range slices.Sorted(maps.Keys(s.nodes)) {
+		if other == name {
+			continue
+		}
+		for _, p := range subnets {
+			if slices.ContainsFunc(s.nodes[other].held.Subnets, p.Overlaps) {
+				return other, p
+			}
+		}
+	}
+	return "", netip.Prefix{}
+}
+
+// again lists the nodes that were refused and may not be any more.
+func (s *steady) again() []*corev1.Node {
+	var out []*corev1.Node
+	for _, name := range slices.Sorted(maps.Keys(s.nodes)) {
+		n := s.nodes[name].refused
+		if n == nil {
+			continue
+		}
+		subnets, err := ParseNodeSubnets(n.Annotations[AnnotationNodeSubnets])
+		if other, _ := s.holder(name, subnets); err == nil && other == "" {
+			out = append(out, n)
+		}
+	}
+	return out
+}

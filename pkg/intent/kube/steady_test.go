@@ -1,0 +1,90 @@
+package kube
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// annotated is a Node as its agent and the allocator have annotated it.
+func annotated(name, subnet string) *corev1.Node {
+	return &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name), Annotations: map[string]string{
+		AnnotationNodeID: "5", AnnotationNodeSubnets: `{"default":["` + subnet + `"]}`, AnnotationChassisID: "chassis-" + name,
+		AnnotationEncapIPs: `["172.18.0.9"]`, AnnotationMgmtMACs: "0a:58:0a:f4:01:02",
+		AnnotationGateway: `{"default":{"mode":"shared","bridge-id":"br-ex","mac-address":"02:00:00:00:00:02","ip-addresses":["172.18.0.9/24"]}}`,
+	}}}
+}
+
+// TestEditedAnnotationsCutNobodyOff edits each annotation of a node to garbage, and
+// removes it: what the node said before stays in force, and the problem names the annotation.
+func TestEditedAnnotationsCutNobodyOff(t *testing.T) {
+	for _, annotation := range []string{AnnotationNodeID, AnnotationNodeSubnets, AnnotationChassisID, AnnotationEncapIPs, AnnotationMgmtMACs, AnnotationGateway} {
+		s := newSteady(ZonePerNode)
+		before, _ := s.node(annotated("a", "10.244.1.0/24"))
+		n := annotated("a", "10.244.1.0/24")
+		n.Annotations[annotation] = "{garbage"
+		if annotation == AnnotationChassisID {
+			n.Annotations[annotation] = "two words"
+		}
+		after, list := s.node(n)
+		if !after.Equal(before) {
+			t.Errorf("%s edited to garbage: %+v\nwas %+v", annotation, after, before)
+		}
+		if len(list) != 1 || list[0].Field != "metadata.annotations["+annotation+"]" || !strings.Contains(list[0].Message, "correct it") {
+			t.Errorf("%s: %+v", annotation, list)
+		}
+		delete(n.Annotations, annotation)
+		if after, list = s.node(n); !after.Equal(before) || len(list) != 0 {
+			t.Errorf("%s removed: %+v, %v\nwas %+v", annotation, after, list, before)
+		}
+		n.UID = "another"
+		if after, _ = s.node(n); after.Equal(before) {
+			t.Errorf("%s: another machine of the name has its past", annotation)
+		}
+	}
+}
+
+// TestAnotherNodesSubnetIsNotTaken has a node's annotation say another node's subnet.
+func TestAnotherNodesSubnetIsNotTaken(t *testing.T) {
+	s := newSteady(ZonePerNode)
+	put := func(name, subnet string) (string, string) {
+		t.Helper()
+		n, list := s.node(annotated(name, subnet))
+		messages := ""
+		for _, p := range list {
+			messages += p.Message
+		}
+		return fmt.Sprint(n.Subnets), messages
+	}
+	put("a", "10.244.1.0/24")
+	put("b", "10.244.2.0/24")
+	if got, why := put("a", "10.244.2.0/24"); got != "[10.244.1.0/24]" || !strings.Contains(why, "subnet 10.244.2.0/24 is node b's") {
+		t.Errorf("a has %s: %s", got, why)
+	}
+	if got, why := put("b", "10.244.2.0/24"); got != "[10.244.2.0/24]" || why != "" {
+		t.Errorf("b has %s: %s", got, why)
+	}
+	if got, why := put("a", "10.244.3.0/24"); got != "[10.244.3.0/24]" || why != "" { // the allocator's, for all that is known here
+		t.Errorf("a has %s: %s", got, why)
+	}
+	// Two that claim one from the beginning: the second gets it when the first lets go.
+	put("d", "10.244.2.0/24")
+	if len(s.again()) != 0 {
+		t.Error("d is to be looked at while b has its subnet")
+	}
+	s.forget("b")
+	again := s.again()
+	if len(again) != 1 || again[0].Name != "d" {
+		t.Fatalf("to be looked at: %v", again)
+	}
+	if n, list := s.node(again[0]); fmt.Sprint(n.Subnets) != "[10.244.2.0/24]" || len(list) != 0 {
+		t.Errorf("d has %s, %v", n.Subnets, list)
+	}
+	if len(s.again()) != 0 {
+		t.Error("still to be looked at")
+	}
+}
