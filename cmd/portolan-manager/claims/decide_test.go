@@ -114,3 +114,37 @@ func TestNetworksBesideOthers(t *testing.T) {
 		t.Errorf("moved: %q", got)
 	}
 }
+
+// TestPartsOfSubnetsThatAreNotAcceptedAreNotEither edits a network in use to other subnets, and what
+// is excluded with them: of what is accepted as much must stay excluded as before.
+func TestPartsOfSubnetsThatAreNotAcceptedAreNotEither(t *testing.T) {
+	const head = `{"type":"portolan","name":"x","topology":"layer2",`
+	accepted := v1alpha1.NetworkSpec{
+		Name: "x", ID: 1, Topology: "layer2", Subnets: []string{"10.1.0.0/24"}, ExcludeSubnets: []string{"10.1.0.0/28"},
+		ReservedSubnets: []string{"10.1.0.16/28"}, PersistentIPs: true, Definitions: []string{"a/net"},
+	}
+	for _, c := range []struct{ config, exclude, reserved, message string }{
+		{
+			head + `"subnets":"10.2.0.0/24","excludeSubnets":"10.2.0.0/28","allowPersistentIPs":true}`, "10.1.0.0/28", "10.1.0.16/28",
+			"subnets is 10.2.0.0/24, accepted is 10.1.0.0/24; excludeSubnets is 10.2.0.0/28, accepted is 10.1.0.0/28; reservedSubnets is not given, accepted is 10.1.0.16/28",
+		},
+		{head + `"subnets":"10.1.0.0/24","excludeSubnets":"10.1.0.32/28","mtu":1200,"allowPersistentIPs":true}`, "10.1.0.32/28", "", "mtu is 1200, accepted is not given"},
+		{
+			`{"type":"portolan","name":"x","topology":"layer3","subnets":"10.1.0.0/24/28"}`, "10.1.0.0/28", "10.1.0.16/28",
+			"topology is layer3, accepted is layer2; subnets is 10.1.0.0/24/28, accepted is 10.1.0.0/24; excludeSubnets is not given, accepted is 10.1.0.0/28",
+		},
+	} {
+		w := testWorld(t)
+		w.Networks["x"] = &v1alpha1.Network{Spec: accepted}
+		w.Uses = map[string]map[string]Use{"a/net": {"a/pod": {Node: "n1", Addressed: 1}}}
+		w.define("a/net", c.config, 9)
+		d := Decide(w)
+		s := d.Networks[0].Spec
+		if strings.Join(s.Subnets, " ") != "10.1.0.0/24" || strings.Join(s.ExcludeSubnets, " ") != c.exclude || strings.Join(s.ReservedSubnets, " ") != c.reserved || !s.PersistentIPs {
+			t.Errorf("%s: accepted is %+v", c.config, s)
+		}
+		if got := d.Findings["a/net"].Message; !strings.HasPrefix(got, c.message) {
+			t.Errorf("%s: says %q, want %q", c.config, got, c.message)
+		}
+	}
+}

@@ -15,6 +15,9 @@ type property struct {
 	// soft fields may change while the network is in use: they say what the next pod
 	// gets, and nothing of those that are there.
 	soft bool
+	// of is the field that a soft one means nothing without: where that is not what is
+	// accepted, neither is taken over.
+	of   string
 	copy func(to *v1alpha1.NetworkSpec, from v1alpha1.NetworkSpec)
 }
 
@@ -28,15 +31,15 @@ func properties() []property {
 		{name: "vlanID", get: func(s v1alpha1.NetworkSpec) string { return number(s.VLAN) }},
 		{name: "physicalNetworkName", get: func(s v1alpha1.NetworkSpec) string { return s.PhysicalNetwork }},
 		{
-			name: "excludeSubnets", soft: true, get: func(s v1alpha1.NetworkSpec) string { return join(s.ExcludeSubnets) },
+			name: "excludeSubnets", soft: true, of: "subnets", get: func(s v1alpha1.NetworkSpec) string { return join(s.ExcludeSubnets) },
 			copy: func(to *v1alpha1.NetworkSpec, from v1alpha1.NetworkSpec) { to.ExcludeSubnets = from.ExcludeSubnets },
 		},
 		{
-			name: "reservedSubnets", soft: true, get: func(s v1alpha1.NetworkSpec) string { return join(s.ReservedSubnets) },
+			name: "reservedSubnets", soft: true, of: "subnets", get: func(s v1alpha1.NetworkSpec) string { return join(s.ReservedSubnets) },
 			copy: func(to *v1alpha1.NetworkSpec, from v1alpha1.NetworkSpec) { to.ReservedSubnets = from.ReservedSubnets },
 		},
 		{
-			name: "allowPersistentIPs", soft: true, get: func(s v1alpha1.NetworkSpec) string { return fmt.Sprint(s.PersistentIPs) },
+			name: "allowPersistentIPs", soft: true, of: "topology", get: func(s v1alpha1.NetworkSpec) string { return fmt.Sprint(s.PersistentIPs) },
 			copy: func(to *v1alpha1.NetworkSpec, from v1alpha1.NetworkSpec) { to.PersistentIPs = from.PersistentIPs },
 		},
 		{
@@ -90,8 +93,12 @@ func shown(s string) string {
 
 // soften takes over what may change in use.
 func soften(accepted *v1alpha1.NetworkSpec, claimed v1alpha1.NetworkSpec) {
+	differ := map[string]bool{}
 	for _, p := range properties() {
-		if p.soft {
+		differ[p.name] = !p.soft && p.get(*accepted) != p.get(claimed)
+	}
+	for _, p := range properties() {
+		if p.soft && !differ[p.of] {
 			p.copy(accepted, claimed)
 		}
 	}
