@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/portolan-cni/portolan/cmd/portolan-node/door"
 	"github.com/portolan-cni/portolan/pkg/cni"
 	"github.com/portolan-cni/portolan/pkg/inspect"
 	"github.com/portolan-cni/portolan/pkg/intent"
@@ -15,7 +16,7 @@ func (a *agent) progress(ctx context.Context, p *intent.Pod) (inspect.Pod, error
 	if server == nil || p.Node != a.cfg.Node {
 		return inspect.Pod{Interfaces: []inspect.PodInterface{}}, nil
 	}
-	found, err := server.Progress(ctx, cni.Pod{Namespace: p.Namespace, Name: p.Name, UID: p.UID, Mirror: p.Mirror, Selection: p.Selection, Instead: p.Instead})
+	found, err := server.Progress(ctx, door.PodOf(p))
 	return podOf(found), err
 }
 

@@ -20,11 +20,11 @@ import (
 // limitedPod is a pod on the default network and on shop/net0, with limits on both.
 func limitedPod() *intent.Pod {
 	return &intent.Pod{Namespace: "shop", Name: "a", UID: "uid-a", Node: "ptt",
-		Bandwidth: intent.Bandwidth{IngressRate: 8e6, EgressRate: 4e6},
+		Notes: &intent.Notes{Bandwidth: intent.Bandwidth{IngressRate: 8e6, EgressRate: 4e6}},
 		Attachments: []intent.Attachment{
 			{Network: "default", MAC: "0a:58:0a:f4:01:03", Addresses: []netip.Prefix{netip.MustParsePrefix("10.244.1.3/24")}},
 			{Network: "shop/net0", MAC: "0a:58:0a:14:00:03", Addresses: []netip.Prefix{netip.MustParsePrefix("10.20.0.3/24")},
-				Bandwidth: intent.Bandwidth{IngressRate: 6e6, EgressRate: 3e6, EgressBurst: 5e5}},
+				Bandwidth: &intent.Bandwidth{IngressRate: 6e6, EgressRate: 3e6, EgressBurst: 5e5}},
 		}}
 }
 

@@ -103,7 +103,7 @@ func (s *Server) Pod(ctx context.Context, name string) (Pod, error) {
 	if found == nil {
 		return out, refuse(http.StatusNotFound, "pod %s is not known here: it is on another node or on its node's own network, has ended, or the API server's watch has not delivered it", name)
 	}
-	out.UID, out.Node, out.Selection = found.UID, found.Node, found.Selection
+	out.UID, out.Node, out.Selection = found.UID, found.Node, found.Noted().Selection
 	if s.src.Pod != nil {
 		local, err := s.src.Pod(ctx, found)
 		if err != nil {
@@ -132,10 +132,10 @@ func (p *Pod) compiled(e *engine.Engine, pod *intent.Pod) {
 			}
 		}
 		b := a.Bandwidth
-		if a.Network == intent.DefaultNetwork && b == (intent.Bandwidth{}) {
-			b = pod.Bandwidth
+		if a.Network == intent.DefaultNetwork && b == nil {
+			b = intent.Limits(pod.Noted().Bandwidth)
 		}
-		if b != (intent.Bandwidth{}) {
+		if b != nil {
 			i.Bandwidth = &Bandwidth{b.IngressRate, b.EgressRate}
 		}
 	}

@@ -143,8 +143,8 @@ type Attachment struct {
 	MAC       string         // lower case with colons
 	Addresses []netip.Prefix // with the subnet's length; empty: not allocated yet, or a network that gives none
 	Gateways  []netip.Addr
-	TunnelKey int // of the port on a layer2 network, 1..32767; 0: none is asked for
-	Bandwidth Bandwidth
+	TunnelKey int        // of the port on a layer2 network, 1..32767; 0: none is asked for
+	Bandwidth *Bandwidth // nil: no limit, as most have, and a pointer is a quarter of the limits
 }
 
 // Bandwidth limits one interface, in bits a second and bits; a rate of 0 is no
@@ -153,10 +153,27 @@ type Bandwidth struct {
 	IngressRate, IngressBurst, EgressRate, EgressBurst int64
 }
 
+// Limits keeps a bandwidth; nil for one that limits nothing.
+func Limits(b Bandwidth) *Bandwidth {
+	if b == (Bandwidth{}) {
+		return nil
+	}
+	kept := b
+	return &kept
+}
+
+// Value is what is kept; nil is no limit.
+func (b *Bandwidth) Value() Bandwidth {
+	if b == nil {
+		return Bandwidth{}
+	}
+	return *b
+}
+
 // Equal compares every field.
 func (a Attachment) Equal(b Attachment) bool {
 	return a.Network == b.Network && a.MAC == b.MAC && slices.Equal(a.Addresses, b.Addresses) && slices.Equal(a.Gateways, b.Gateways) &&
-		a.TunnelKey == b.TunnelKey && a.Bandwidth == b.Bandwidth
+		a.TunnelKey == b.TunnelKey && a.Bandwidth.Value() == b.Bandwidth.Value()
 }
 
 // Pod is a pod that has a node and is not host-networked. A pod that has run to
@@ -165,16 +182,45 @@ type Pod struct {
 	Namespace   string
 	Name        string
 	UID         string
-	Mirror      string // of a static pod's mirror: the UID that the kubelet gives the runtime; "" for others
 	Node        string
 	Labels      map[string]string
 	Attachments []Attachment // sorted by Network
-	Selection   string       // k8s.v1.cni.cncf.io/networks as it stands, for the CNI server
-	Instead     string       // v1.multus-cni.io/default-network as it stands
-	Bandwidth   Bandwidth    // of the default network, where its Attachment has none
+	Notes       *Notes       // nil: there is nothing of it; Noted reads it
+}
+
+// Notes is what a pod has beside that, as few have: behind one pointer, because
+// pods are kept by the ten thousand.
+type Notes struct {
+	Mirror    string    // of a static pod's mirror: the UID that the kubelet gives the runtime; "" for others
+	Selection string    // k8s.v1.cni.cncf.io/networks as it stands, for the CNI server
+	Instead   string    // v1.multus-cni.io/default-network as it stands
+	Bandwidth Bandwidth // of the default network, where its Attachment has none
 	// Status is the annotation k8s.v1.cni.cncf.io/network-status as it stands, for the
 	// agent that writes it. It is no intent, and no engine is given it.
 	Status string
+}
+
+// Keep is what a Pod holds of notes.
+func (n Notes) Keep() *Notes {
+	if n == (Notes{}) {
+		return nil
+	}
+	kept := n
+	return &kept
+}
+
+// WithoutStatus are the notes that are intent.
+func (n Notes) WithoutStatus() Notes {
+	n.Status = ""
+	return n
+}
+
+// Noted are a pod's notes.
+func (p *Pod) Noted() Notes {
+	if p.Notes == nil {
+		return Notes{}
+	}
+	return *p.Notes
 }
 
 // Key is Pod/namespace/name.
@@ -188,8 +234,8 @@ func (p *Pod) Buckets() []Bucket {
 // Equal compares every field but Status.
 func (p *Pod) Equal(o Object) bool {
 	q := o.(*Pod)
-	return p.Namespace == q.Namespace && p.Name == q.Name && p.UID == q.UID && p.Mirror == q.Mirror && p.Node == q.Node &&
-		maps.Equal(p.Labels, q.Labels) && p.Selection == q.Selection && p.Instead == q.Instead && p.Bandwidth == q.Bandwidth && slices.EqualFunc(p.Attachments, q.Attachments, Attachment.Equal)
+	return p.Namespace == q.Namespace && p.Name == q.Name && p.UID == q.UID && p.Node == q.Node && maps.Equal(p.Labels, q.Labels) &&
+		p.Noted().WithoutStatus() == q.Noted().WithoutStatus() && slices.EqualFunc(p.Attachments, q.Attachments, Attachment.Equal)
 }
 
 // Attachment returns the pod's interface on a network.

@@ -131,7 +131,7 @@ func (d *Door) Put(o intent.Object) {
 			return
 		}
 		d.publish(o)
-		p := podOf(o)
+		p := PodOf(o)
 		d.pods.Set(p)
 		if d.agent != nil {
 			d.agent.Bound(p)
@@ -215,14 +215,14 @@ func (d *Door) gone(p *intent.Pod) {
 	}
 	d.pods.Delete(p.Namespace, p.Name, p.UID)
 	if d.agent != nil {
-		d.agent.Gone(podOf(p))
+		d.agent.Gone(PodOf(p))
 	}
 }
 
 // put hands a pod on with the attachments that count.
 func (d *Door) put(p *intent.Pod) {
 	q := *p
-	q.Status = ""
+	q.Notes = p.Noted().WithoutStatus().Keep()
 	if local := d.attached[p.UID]; local != nil && !slices.EqualFunc(local, p.Attachments, intent.Attachment.Equal) {
 		q.Attachments = local
 	}
@@ -240,7 +240,7 @@ func (d *Door) Attached(p cni.Pod, all []cni.Attachment) {
 func (d *Door) attach(pod cni.Pod, all []cni.Attachment) {
 	list := make([]intent.Attachment, len(all))
 	for i, a := range all {
-		list[i] = intent.Attachment{Network: a.Key, MAC: a.MAC.String(), Addresses: a.Addresses, Gateways: a.Gateways, TunnelKey: a.TunnelKey, Bandwidth: intent.Bandwidth(a.Bandwidth)}
+		list[i] = intent.Attachment{Network: a.Key, MAC: a.MAC.String(), Addresses: a.Addresses, Gateways: a.Gateways, TunnelKey: a.TunnelKey, Bandwidth: intent.Limits(intent.Bandwidth(a.Bandwidth))}
 	}
 	slices.SortFunc(list, func(a, b intent.Attachment) int { return strings.Compare(a.Network, b.Network) })
 	d.attached[pod.UID] = list
@@ -327,10 +327,10 @@ func (d *Door) Known() ([]cni.Pod, []cni.Attachment) {
 		if p.Node != d.cfg.Node {
 			continue
 		}
-		pods = append(pods, podOf(p))
+		pods = append(pods, PodOf(p))
 		for _, a := range p.Attachments {
 			attached = append(attached, cni.Attachment{
-				Pod: podOf(p), Key: a.Network, Grant: cni.Grant{Addresses: a.Addresses, TunnelKey: a.TunnelKey},
+				Pod: PodOf(p), Key: a.Network, Grant: cni.Grant{Addresses: a.Addresses, TunnelKey: a.TunnelKey},
 			})
 		}
 	}
@@ -361,6 +361,8 @@ func (d *Door) wake() {
 	d.changed = make(chan struct{})
 }
 
-func podOf(p *intent.Pod) cni.Pod {
-	return cni.Pod{Namespace: p.Namespace, Name: p.Name, UID: p.UID, Mirror: p.Mirror, Selection: p.Selection, Instead: p.Instead}
+// PodOf is a pod as the CNI server knows it.
+func PodOf(p *intent.Pod) cni.Pod {
+	n := p.Noted()
+	return cni.Pod{Namespace: p.Namespace, Name: p.Name, UID: p.UID, Mirror: n.Mirror, Selection: n.Selection, Instead: n.Instead}
 }

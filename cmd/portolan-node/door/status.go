@@ -25,7 +25,7 @@ func (d *Door) Status(p cni.Pod, all []cni.Attachment) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if seen := d.seen[p.String()]; seen != nil && seen.UID == p.UID && (seen.Status == text || seen.Status == "" && p.Selection == "" && p.Instead == "") {
+	if seen := d.seen[p.String()]; seen != nil && seen.UID == p.UID && (seen.Noted().Status == text || seen.Noted().Status == "" && p.Selection == "" && p.Instead == "") {
 		return // as it stands; of a pod that asks for nothing nothing is told
 	}
 	d.cfg.Annotator.Annotate(kube.PodTarget(p.Namespace, p.Name, p.UID), map[string]string{multus.StatusAnnotation: text})

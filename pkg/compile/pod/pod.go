@@ -62,8 +62,8 @@ func (c *compiler) primary(att intent.Attachment) {
 		c.problem(networks, "%s is no address that node %s gives to pods: its subnets are %s; the pod has no port until the node's agent has set the annotation back", a, c.pod.Node, c.node.Subnets)
 		return
 	}
-	if att.Bandwidth == (intent.Bandwidth{}) {
-		att.Bandwidth = c.pod.Bandwidth
+	if att.Bandwidth == nil {
+		att.Bandwidth = intent.Limits(c.pod.Noted().Bandwidth)
 	}
 	c.port(att, c.pod.Node, nil, nil)
 }
@@ -188,7 +188,7 @@ func (c *compiler) port(att intent.Attachment, sw string, options, ids map[strin
 	}
 	parent := rows.Ref{Table: "NB:Logical_Switch", ID: sw}
 	c.out.Add(rows.Child("NB:Logical_Switch_Port", name, parent, "ports", columns))
-	b := att.Bandwidth
+	b := att.Bandwidth.Value()
 	c.limit(parent, name, limit{"ingress", "to-lport", rows.ToPort(name), b.IngressRate, b.IngressBurst})
 	c.limit(parent, name, limit{"egress", "from-lport", rows.FromPort(name), b.EgressRate, b.EgressBurst})
 }

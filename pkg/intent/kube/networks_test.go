@@ -145,7 +145,7 @@ func TestSelectorsFailClosed(t *testing.T) {
 // the annotation and comes back, also where there are no addresses.
 func TestPodNetworksOfOthers(t *testing.T) {
 	want := []intent.Attachment{
-		{Network: "a/blue", MAC: "0a:58:0a:09:00:05", TunnelKey: 5, Bandwidth: intent.Bandwidth{IngressRate: 1e6, EgressBurst: 2000}},
+		{Network: "a/blue", MAC: "0a:58:0a:09:00:05", TunnelKey: 5, Bandwidth: &intent.Bandwidth{IngressRate: 1e6, EgressBurst: 2000}},
 		{Network: "a/blue/1", MAC: "0a:58:0a:09:00:06", TunnelKey: 6},
 	}
 	got, err := ParsePodNetworks(FormatPodNetworks(want))

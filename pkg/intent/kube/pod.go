@@ -88,7 +88,7 @@ func (n podNetwork) attachment(network string) (intent.Attachment, error) {
 		return a, fmt.Errorf("tunnel_id %d is none of 1 to %d", n.TunnelID, lastPortKey)
 	}
 	if b := n.Bandwidth; b != nil {
-		a.Bandwidth = intent.Bandwidth(*b)
+		a.Bandwidth = intent.Limits(intent.Bandwidth(*b))
 	}
 	return a, nil
 }
@@ -99,8 +99,8 @@ func FormatPodNetworks(attachments []intent.Attachment) string {
 	networks := make(map[string]podNetwork, len(attachments))
 	for _, a := range attachments {
 		n := podNetwork{MAC: a.MAC, Addresses: []string{}, Role: "secondary", TunnelID: a.TunnelKey}
-		if a.Bandwidth != (intent.Bandwidth{}) {
-			b := podBandwidth(a.Bandwidth)
+		if a.Bandwidth != nil {
+			b := podBandwidth(*a.Bandwidth)
 			n.Bandwidth = &b
 		}
 		if a.Network == intent.DefaultNetwork {
@@ -131,14 +131,17 @@ func ParsePod(pod *corev1.Pod) (*intent.Pod, []rows.Problem) {
 	}
 	out := &intent.Pod{
 		Namespace: pod.Namespace, Name: pod.Name, UID: string(pod.UID),
-		Node: pod.Spec.NodeName, Labels: maps.Clone(pod.Labels), Mirror: pod.Annotations[corev1.MirrorPodAnnotationKey],
+		Node: pod.Spec.NodeName, Labels: maps.Clone(pod.Labels),
 	}
 	p := &problems{key: out.Key()}
 	out.Attachments, _ = read(p, pod.Annotations, AnnotationPodNetworks, ParsePodNetworks)
-	out.Selection, out.Instead = pod.Annotations[AnnotationSelection], pod.Annotations[AnnotationInstead]
-	out.Status = pod.Annotations[AnnotationStatus]
-	out.Bandwidth.IngressRate, _ = read(p, pod.Annotations, AnnotationIngress, parseRate)
-	out.Bandwidth.EgressRate, _ = read(p, pod.Annotations, AnnotationEgress, parseRate)
+	n := intent.Notes{
+		Mirror:    pod.Annotations[corev1.MirrorPodAnnotationKey],
+		Selection: pod.Annotations[AnnotationSelection], Instead: pod.Annotations[AnnotationInstead], Status: pod.Annotations[AnnotationStatus],
+	}
+	n.Bandwidth.IngressRate, _ = read(p, pod.Annotations, AnnotationIngress, parseRate)
+	n.Bandwidth.EgressRate, _ = read(p, pod.Annotations, AnnotationEgress, parseRate)
+	out.Notes = n.Keep()
 	return out, p.list
 }
 

@@ -180,7 +180,7 @@ func podObject(o any) (intent.Object, []rows.Problem) {
 func withoutStatus(pod *corev1.Pod) (intent.Object, []rows.Problem) {
 	o, problems := podObject(pod)
 	if p, ok := o.(*intent.Pod); ok {
-		p.Status = ""
+		p.Notes = p.Noted().WithoutStatus().Keep()
 	}
 	return o, problems
 }
