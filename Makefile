@@ -136,14 +136,24 @@ generated: ## generated files are what the schemas give
 	[ "$$before" = "$$after" ] || { echo "make generate changes files:"; git status --short -- pkg deploy; exit 1; }
 
 # A count, not a time: go test may fail a target whose time is over by "context
-# deadline exceeded" (go.dev/issue/75804).
+# deadline exceeded" (go.dev/issue/75804). Coverage guides the inputs where that does
+# not mean to build client-go once more with counters in it, five minutes long;
+# GUIDED=all has it everywhere.
 .PHONY: fuzz
 fuzz: ## each fuzz target FUZZTIME (20000x) times
-	@grep -rlE '^func Fuzz' --include='*_test.go' pkg multus | sort | while read -r file; do \
+	@grep -rlE '^func Fuzz' --include='*_test.go' pkg multus $(wildcard sriov offload) | sort | while read -r file; do \
+		dir=./$$(dirname $$file); guided=$(GUIDED); \
+		[ -n "$$guided" ] || go list -deps -test $$dir | grep -q '^k8s.io/client-go/' || guided=all; \
+		[ -n "$$guided" ] || go test -c -o bin/fuzz.test $$dir; \
 		for f in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' $$file); do \
-			echo "fuzz $$(dirname $$file) $$f"; \
+			echo "fuzz $$dir $$f$${guided:+, guided}"; \
 			times=$(FUZZTIME); [ $$f != FuzzDecodeAndCompile ] || times=$(FUZZTIME_SLOW); \
-			go test $(TESTFLAGS) -run '^$$' -fuzz "^$$f$$" -fuzztime $$times ./$$(dirname $$file); \
+			if [ -n "$$guided" ]; then \
+				go test $(TESTFLAGS) -run '^$$' -fuzz "^$$f$$" -fuzztime $$times $$dir; \
+			else \
+				(cd $$dir && $(if $(JSON),go tool test2json -p $$dir) $(CURDIR)/bin/fuzz.test $(if $(JSON),-test.v=test2json) \
+					-test.run '^$$' -test.fuzz "^$$f$$" -test.fuzztime $$times -test.fuzzcachedir $$(go env GOCACHE)/fuzz/portolan/$$dir); \
+			fi; \
 		done; done
 
 .PHONY: databases
@@ -240,7 +250,7 @@ test: stage ## everything that CI runs; root
 test-full: stage ## test, then every suite of the lab and a long fuzz; hours
 	@bin/stage \
 		'test       1h $(MAKE) --no-print-directory test' \
-		'fuzz       1h $(MAKE) --no-print-directory fuzz FUZZTIME=1000000x FUZZTIME_SLOW=50000x JSON=1' \
+		'fuzz       1h $(MAKE) --no-print-directory fuzz GUIDED=all FUZZTIME=1000000x FUZZTIME_SLOW=50000x JSON=1' \
 		'soup       1h $(MAKE) --no-print-directory soup JSON=1' \
 		'lab        2h $(MAKE) --no-print-directory e2e E2E=. JSON=1' \
 		'soup-lab   1h $(MAKE) --no-print-directory soup-lab JSON=1' \
