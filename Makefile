@@ -25,7 +25,7 @@ MODELGEN := go run github.com/ovn-kubernetes/libovsdb/cmd/modelgen
 CONTROLLER_GEN := go run sigs.k8s.io/controller-tools/cmd/controller-gen@v0.23.0
 
 # Packages that the tiers below the lab need; the lab installs its own.
-PACKAGES := ca-certificates conntrack debian-archive-keyring ethtool gcc iproute2 iputils-ping libc6-dev \
+PACKAGES := ca-certificates conntrack containernetworking-plugins debian-archive-keyring ethtool gcc iproute2 iputils-ping libc6-dev \
 	mmdebstrap nftables procps util-linux
 
 # JSON=1 makes go test print events, which e2e/stage counts.
