@@ -91,6 +91,12 @@ func shown(s string) string {
 	return s
 }
 
+// Moves reports whether a change of a configuration is one that may not take effect while
+// the network is in use.
+func Moves(before, after v1alpha1.NetworkSpec) bool {
+	return slices.ContainsFunc(properties(), func(p property) bool { return !p.soft && p.get(before) != p.get(after) })
+}
+
 // soften takes over what may change in use.
 func soften(accepted *v1alpha1.NetworkSpec, claimed v1alpha1.NetworkSpec) {
 	differ := map[string]bool{}

@@ -6,13 +6,16 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	ktesting "k8s.io/client-go/testing"
 
 	"github.com/portolan-cni/portolan/pkg/api/v1alpha1"
 	"github.com/portolan-cni/portolan/pkg/intent"
@@ -87,6 +90,34 @@ func TestEditInUseLeavesWhatIsAccepted(t *testing.T) {
 	}
 	l.attach("a/east", "", "")
 	l.wait("its end with the last pod", func() bool { return l.network("blue") == nil })
+}
+
+// TestEditBesideTheFirstLease edits a network that nobody uses at the moment in which a node
+// leases a part of it: the lease that was not heard of yet decides.
+func TestEditBesideTheFirstLease(t *testing.T) {
+	var high uint64
+	s := newServer()
+	l := begin(t, s, &high)
+	l.define("a/net", config("blue", layer2))
+	l.wait("the network", l.ready("blue", 1, "a/net"))
+	b := &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": v1alpha1.APIVersion, "kind": "AddressBlock", "metadata": map[string]any{"name": "blue.0", "uid": "b0", "resourceVersion": "1000000"},
+		"spec": map[string]any{"network": "blue", "slot": int64(0), "node": "n1"},
+	}}
+	var once sync.Once
+	s.PrependReactor("list", "addressblocks", func(ktesting.Action) (bool, runtime.Object, error) {
+		once.Do(func() {
+			if err := s.Tracker().Create(resource("addressblocks"), b, ""); err != nil {
+				t.Error(err)
+			}
+		})
+		return false, nil, nil
+	})
+	l.define("a/net", config("blue", `"topology":"layer2","subnets":"10.3.0.0/16"`))
+	l.wait("a condition", l.says("blue", "True", "Conflict", "subnets is 10.3.0.0/16, accepted is 10.1.0.0/16; while the network is in use, what is accepted stays in force"))
+	if n := l.network("blue"); n.Spec.Subnets[0] != "10.1.0.0/16" {
+		t.Errorf("accepted is %+v", n.Spec)
+	}
 }
 
 func TestAdministratorsSelectorStays(t *testing.T) {

@@ -115,6 +115,11 @@ func (k *Keeper) networkWrite(want claims.Want) (write, bool) {
 	w.do = func(ctx context.Context) error {
 		n := have
 		if spec {
+			if len(n.Spec.Definitions) > 0 && claims.Moves(n.Spec, want.Spec) {
+				if used, err := k.leased(ctx, name); used || err != nil {
+					return err
+				}
+			}
 			var err error
 			if n, err = k.patchSpec(ctx, n, want.Spec); err != nil {
 				return err
@@ -207,6 +212,25 @@ func (k *Keeper) patchSpec(ctx context.Context, n *v1alpha1.Network, want v1alph
 	}
 	k.log.Info("network changed", "network", networkOf(n))
 	return k.learn(u)
+}
+
+// leased asks the API server itself whether a node has a part of a network by now. An edit
+// comes with the first pods that use it, often in one file: what the watch of blocks tells
+// later than that of definitions must not be missed. The next round knows it.
+func (k *Keeper) leased(ctx context.Context, network string) (bool, error) {
+	list, err := k.Client.Resource(resource("addressblocks")).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return false, err
+	}
+	found := false
+	for i := range list.Items {
+		b, err := decode[v1alpha1.AddressBlock](&list.Items[i])
+		if err == nil && b.Spec.Network == network {
+			found = true
+			k.setBlock(b.Name, b)
+		}
+	}
+	return found, nil
 }
 
 func (k *Keeper) patchStatus(ctx context.Context, n *v1alpha1.Network, want v1alpha1.NetworkStatus) error {

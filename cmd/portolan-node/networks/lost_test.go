@@ -14,8 +14,7 @@ import (
 func TestADeletedBlockIsLeasedAnew(t *testing.T) {
 	s := newServer()
 	m := newMachine(t, s, "one", nil)
-	m.networks.Put(definition("shop", "blue-net"))
-	m.networks.Put(layer3("blue", "10.1.0.0/16", 24, "shop/blue-net"))
+	m.accept(layer3("blue", "10.1.0.0/16", 24, "shop/blue-net"))
 	m.recover(t)
 	web, db := pod("web", "blue-net"), pod("db", "blue-net")
 	m.pods.Set(web)
@@ -42,7 +41,7 @@ func TestADeletedBlockIsLeasedAnew(t *testing.T) {
 	if b := s.blocks["blue.0"]; b != nil {
 		t.Fatalf("a block without use was deleted, and made again: %+v", b)
 	}
-	m.networks.Put(layer3("blue", "10.1.0.0/16", 24, "shop/blue-net"))
+	m.accept(layer3("blue", "10.1.0.0/16", 24, "shop/blue-net"))
 	m.pods.Set(db)
 	if got := m.must(t, secondary(wire.Add, db, "net1", "blue", "shop/blue-net")); !strings.Contains(got, "10.1.0.") {
 		t.Errorf("the next pod has %s", got)

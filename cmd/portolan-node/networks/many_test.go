@@ -15,11 +15,10 @@ func TestSixteenNetworks(t *testing.T) {
 	var names []string
 	for i := range 16 {
 		name := fmt.Sprint("net", i)
-		m.networks.Put(definition("shop", name))
 		if i%2 == 0 {
-			m.networks.Put(layer3(name, fmt.Sprintf("10.%d.0.0/16", 20+i), 24, "shop/"+name))
+			m.accept(layer3(name, fmt.Sprintf("10.%d.0.0/16", 20+i), 24, "shop/"+name))
 		} else {
-			m.networks.Put(layer2(name, fmt.Sprintf("10.%d.0.0/24", 20+i)))
+			m.accept(layer2(name, fmt.Sprintf("10.%d.0.0/24", 20+i)))
 		}
 		names = append(names, name)
 	}

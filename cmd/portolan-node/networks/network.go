@@ -111,6 +111,9 @@ func (w *network) Give(ctx context.Context, wish cni.Wish) (cni.Grant, error) {
 		w.mu.Lock() // so that the subnet is not given back meanwhile
 		if w.pool == pool {
 			defer w.mu.Unlock()
+			if err := w.moved(); err != nil {
+				return cni.Grant{}, err
+			}
 			return w.routed(pool, spec).Give(ctx, wish)
 		}
 		w.mu.Unlock()

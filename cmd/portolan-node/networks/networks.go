@@ -268,6 +268,9 @@ func (n *Networks) Attach(wish cni.Wish) (cni.Network, error) {
 	if err := n.mayUse(spec, space); err != nil {
 		return cni.Network{}, err
 	}
+	if err := n.agrees(a, w, spec); err != nil {
+		return cni.Network{}, err
+	}
 	if err := n.mayHold(wish, w, spec); err != nil {
 		return cni.Network{}, err
 	}

@@ -131,6 +131,30 @@ func definition(namespace, name string) *intent.Definition {
 		`{"cniVersion":"1.0.0","type":"portolan","name":"%s","netAttachDefName":"%s/%s","topology":"layer2"}`, strings.TrimSuffix(name, "-net"), namespace, name)}
 }
 
+// accept makes a network known, and definitions that agree with it.
+func (m *machine) accept(n *intent.Network) {
+	m.networks.Put(n)
+	for _, key := range n.Definitions {
+		space, name, _ := strings.Cut(key, "/")
+		var subnets []string
+		for _, s := range n.Subnets {
+			text := s.Prefix.String()
+			if s.HostPrefix > 0 {
+				text += fmt.Sprint("/", s.HostPrefix)
+			}
+			subnets = append(subnets, text)
+		}
+		config := fmt.Sprintf(`{"cniVersion":"1.0.0","type":"portolan","name":%q,"netAttachDefName":%q,"topology":%q`, n.Name, key, n.Topology)
+		if subnets != nil {
+			config += fmt.Sprintf(`,"subnets":%q`, strings.Join(subnets, ","))
+		}
+		if n.Topology == intent.Localnet {
+			config += fmt.Sprintf(`,"vlanID":%d,"physicalNetworkName":%q`, n.VLAN, n.PhysicalNetwork)
+		}
+		m.networks.Put(&intent.Definition{Namespace: space, Name: name, Config: config + "}"})
+	}
+}
+
 func layer3(name, subnet string, host int, definitions ...string) *intent.Network {
 	return &intent.Network{Name: name, ID: 3, Topology: intent.Layer3, Definitions: definitions,
 		Subnets: []intent.NetworkSubnet{{Prefix: netip.MustParsePrefix(subnet), HostPrefix: host}}}
@@ -202,8 +226,7 @@ func (m *machine) portNames() string {
 func TestMultusDelegates(t *testing.T) {
 	s := newServer()
 	m := newMachine(t, s, "one", nil)
-	m.networks.Put(definition("shop", "blue-net"))
-	m.networks.Put(layer3("blue", "10.1.0.0/16", 24, "shop/blue-net"))
+	m.accept(layer3("blue", "10.1.0.0/16", 24, "shop/blue-net"))
 	m.recover(t)
 	web := pod("web", `[{"name":"blue-net"},{"name":"blue-net","interface":"up"}]`)
 	m.pods.Set(web)
@@ -234,8 +257,7 @@ func TestMultusDelegates(t *testing.T) {
 
 	// Another node's subnet, and the same after a restart.
 	other := newMachine(t, s, "two", nil)
-	other.networks.Put(definition("shop", "blue-net"))
-	other.networks.Put(layer3("blue", "10.1.0.0/16", 24, "shop/blue-net"))
+	other.accept(layer3("blue", "10.1.0.0/16", 24, "shop/blue-net"))
 	other.recover(t)
 	db := pod("db", "blue-net")
 	other.pods.Set(db)
@@ -243,8 +265,7 @@ func TestMultusDelegates(t *testing.T) {
 		t.Errorf("the other node gives %s", got)
 	}
 	m.start(t, s, "one", nil)
-	m.networks.Put(definition("shop", "blue-net"))
-	m.networks.Put(layer3("blue", "10.1.0.0/16", 24, "shop/blue-net"))
+	m.accept(layer3("blue", "10.1.0.0/16", 24, "shop/blue-net"))
 	m.recover(t)
 	if got, want := m.interfaces(web), "default eth0 [10.244.1.3/24], shop/blue-net/1 up [10.1.0.4/24], shop/blue-net net1 [10.1.0.3/24]"; sortedWords(got) != sortedWords(want) {
 		t.Errorf("after the restart %s, want %s", got, want)
@@ -277,8 +298,7 @@ func TestDefinitionComes(t *testing.T) {
 	m.pods.Set(web)
 	done := make(chan *wire.Reply)
 	go func() { done <- m.Handle(t.Context(), secondary(wire.Add, web, "net1", "blue", "shop/blue-net")) }()
-	m.networks.Put(definition("shop", "blue-net"))
-	m.networks.Put(layer3("blue", "10.1.0.0/16", 24, "shop/blue-net"))
+	m.accept(layer3("blue", "10.1.0.0/16", 24, "shop/blue-net"))
 	if r := <-done; r.Error != nil {
 		t.Error(r.Error)
 	}
@@ -305,8 +325,8 @@ func TestForbidden(t *testing.T) {
 	}
 	blue := layer3("blue", "10.1.0.0/16", 24, "shop/a", "other/a", "shared/a")
 	blue.Namespaces = only
-	m.networks.Put(blue)
-	m.networks.Put(&intent.Network{Name: "wire", Topology: intent.Localnet, PhysicalNetwork: "phys", VLAN: 5, Definitions: []string{"shop/wire", "shared/wire"}})
+	m.accept(blue)
+	m.accept(&intent.Network{Name: "wire", Topology: intent.Localnet, PhysicalNetwork: "phys", VLAN: 5, Definitions: []string{"shop/wire", "shared/wire"}})
 	m.recover(t)
 	ask := func(namespace, key string) error {
 		_, err := m.networks.Attach(cni.Wish{Pod: cni.Pod{Namespace: namespace, Name: "p", UID: "u"}, Key: key})

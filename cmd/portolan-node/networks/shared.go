@@ -38,7 +38,7 @@ func (w *network) share(ctx context.Context, spec *intent.Network, wish cni.Wish
 		if place >= 0 && e.Key != place+1 {
 			return cni.Grant{}, fmt.Errorf("the addresses %v are asked for, and the interface has %v already: delete the pod to change them", wish.IPs, e.Addresses)
 		}
-		return w.granted(spec, wish, e), nil
+		return w.granted(spec, wish, e), w.movedAway(e)
 	}
 	if wish.Claim != "" {
 		if place, err = w.placeHeld(wish); err != nil {
@@ -59,7 +59,7 @@ func (w *network) share(ctx context.Context, spec *intent.Network, wish cni.Wish
 	if r.err != nil {
 		return cni.Grant{}, r.err
 	}
-	return w.granted(spec, wish, r.entry), nil
+	return w.granted(spec, wish, r.entry), w.movedAway(r.entry)
 }
 
 // serve gives everybody in the queue a place. The caller has the turn.

@@ -29,8 +29,7 @@ func layer2(name string, subnets ...string) *intent.Network {
 func onNetwork(t *testing.T, s *server, node string, n *intent.Network) *machine {
 	t.Helper()
 	m := newMachine(t, s, node, func(c *networks.Config) { c.Alive = func(string, string) bool { return true } })
-	m.networks.Put(definition("shop", n.Name))
-	m.networks.Put(n)
+	m.accept(n)
 	return m
 }
 

@@ -71,8 +71,7 @@ func (g *game) boot(node string) {
 		c.Blocks = &mortal{server: g.s, r: g.r}
 		c.Alive = func(pod, _ string) bool { return g.alive[strings.TrimPrefix(pod, "shop/")] == node }
 	})
-	m.networks.Put(definition("shop", "flat"))
-	m.networks.Put(g.net)
+	m.accept(g.net)
 	for claim := range claimPlaces() {
 		m.networks.Put(&intent.Claim{Namespace: "shop", Name: claim, Network: "flat"})
 	}
