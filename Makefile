@@ -25,7 +25,7 @@ MODELGEN := go run github.com/ovn-kubernetes/libovsdb/cmd/modelgen
 CONTROLLER_GEN := go run sigs.k8s.io/controller-tools/cmd/controller-gen@v0.23.0
 
 # Packages that the tiers below the lab need; the lab installs its own.
-PACKAGES := ca-certificates conntrack containernetworking-plugins debian-archive-keyring ethtool gcc iproute2 iputils-ping libc6-dev \
+PACKAGES := ca-certificates conntrack containernetworking-plugins debian-archive-keyring e2fsprogs ethtool gcc iproute2 iputils-ping libc6-dev \
 	mmdebstrap nftables procps util-linux
 
 # JSON=1 makes go test print events, which e2e/stage counts.
@@ -168,8 +168,8 @@ apiserver: lab ## a real kube-apiserver, alone: admission policies, rights, what
 	$(GOTEST) -timeout 5m ./e2e/apiserver -kube "$$(bin/lab kube)"
 
 .PHONY: kernel
-kernel: deps ## links, routes, nftables and CNI calls in private namespaces; root
-	$(GOTEST) -tags kernel -timeout 10m ./pkg/host/... ./pkg/cni/... ./cmd/portolan-node ./e2e/bench
+kernel: deps ## links, routes, nftables, CNI calls and a loss of power in private namespaces; root
+	$(GOTEST) -tags kernel -timeout 10m ./pkg/durable ./pkg/host/... ./pkg/cni/... ./cmd/portolan-node ./e2e/bench
 
 # SUITE=multinet is that suite in every lab there is: zones, families, with and without Multus.
 .PHONY: e2e

@@ -3,12 +3,12 @@ package main
 import (
 	"context"
 	"errors"
-	"os"
 	"path/filepath"
 
 	"github.com/portolan-cni/portolan/multus"
 	"github.com/portolan-cni/portolan/pkg/cni"
 	"github.com/portolan-cni/portolan/pkg/compile/vswitch"
+	"github.com/portolan-cni/portolan/pkg/durable"
 	"github.com/portolan-cni/portolan/pkg/host"
 )
 
@@ -36,9 +36,7 @@ func cleanup(ctx context.Context, cfg *Config) error {
 	errs = append(errs, host.Cleanup(ctx, kernel, ovs, ids, config))
 	errs = append(errs, cni.RemoveNames(cfg.CNIBinDir, multus.OurTypes()))
 	for _, file := range []string{filepath.Join(cfg.CNIBinDir, cni.BinaryName), cfg.journal(), cfg.repairs()} {
-		if err := os.Remove(file); !errors.Is(err, os.ErrNotExist) {
-			errs = append(errs, err)
-		}
+		errs = append(errs, durable.Remove(file))
 	}
 	return errors.Join(errs...)
 }

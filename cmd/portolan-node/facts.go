@@ -17,6 +17,7 @@ import (
 
 	"github.com/portolan-cni/portolan/pkg/api/v1alpha1"
 	"github.com/portolan-cni/portolan/pkg/cni"
+	"github.com/portolan-cni/portolan/pkg/durable"
 	"github.com/portolan-cni/portolan/pkg/host"
 	"github.com/portolan-cni/portolan/pkg/intent"
 	"github.com/portolan-cni/portolan/pkg/intent/kube"
@@ -127,10 +128,10 @@ func chassisID(dir string) (string, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", fmt.Errorf("chassis id: %w", err)
 	}
-	if err := os.WriteFile(file+".new", []byte(id+"\n"), 0o600); err != nil {
+	if err := durable.Write(file, 0o600, []byte(id+"\n")); err != nil {
 		return "", fmt.Errorf("chassis id: %w", err)
 	}
-	return id, os.Rename(file+".new", file)
+	return id, nil
 }
 
 // encapIPs are the tunnel end points: the gateway's first address of one family,

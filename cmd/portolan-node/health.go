@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/portolan-cni/portolan/pkg/durable"
 	"github.com/portolan-cni/portolan/pkg/intent"
 	"github.com/portolan-cni/portolan/pkg/metrics"
 	"github.com/portolan-cni/portolan/pkg/rows"
@@ -101,10 +102,7 @@ func (h *health) repaired(p rows.Problem) {
 	}
 	text, err := json.Marshal(h.repairs)
 	if err == nil {
-		err = os.WriteFile(h.file+".new", text, 0o600)
-	}
-	if err == nil {
-		err = os.Rename(h.file+".new", h.file)
+		err = durable.Write(h.file, 0o600, text)
 	}
 	if err != nil {
 		slog.Warn("a repair is not told after a restart", "err", err)

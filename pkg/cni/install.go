@@ -5,12 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/portolan-cni/portolan/pkg/cni/wire"
+	"github.com/portolan-cni/portolan/pkg/durable"
 )
 
 // Where a runtime looks by default.
@@ -34,7 +34,10 @@ func InstallBinary(source, dir string) error {
 		return fmt.Errorf("installing the CNI binary: %w", err)
 	}
 	defer in.Close()
-	if err := writeWhole(filepath.Join(dir, BinaryName), 0o755, in); err != nil {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return fmt.Errorf("installing the CNI binary: %w", err)
+	}
+	if err := durable.Copy(filepath.Join(dir, BinaryName), 0o755, in); err != nil {
 		return fmt.Errorf("installing the CNI binary: %w", err)
 	}
 	return nil
@@ -109,7 +112,10 @@ func WriteConflist(path, socket, multi string) error {
 	if have, err := os.ReadFile(path); err == nil && bytes.Equal(have, want) {
 		return nil
 	}
-	if err := writeWhole(path, 0o644, bytes.NewReader(want)); err != nil {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return fmt.Errorf("writing the CNI configuration: %w", err)
+	}
+	if err := durable.Write(path, 0o644, want); err != nil {
 		return fmt.Errorf("writing the CNI configuration: %w", err)
 	}
 	return nil
@@ -118,7 +124,7 @@ func WriteConflist(path, socket, multi string) error {
 // RemoveConflist tells the runtime that this node serves no pods; no error when
 // the file is gone.
 func RemoveConflist(path string) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := durable.Remove(path); err != nil {
 		return fmt.Errorf("removing the CNI configuration: %w", err)
 	}
 	return nil
@@ -173,27 +179,4 @@ func isNative(path string) bool {
 		return true
 	}
 	return list.Plugins[0].MultiNetwork == Native
-}
-
-// writeWhole writes beside the file, then renames over it. The temporary name
-// ends in what no runtime reads as a configuration.
-func writeWhole(path string, mode os.FileMode, content io.Reader) (err error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return err
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*.new")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.Remove(f.Name()))
-		}
-	}()
-	_, err = io.Copy(f, content)
-	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
-	if err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
 }

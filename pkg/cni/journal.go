@@ -14,6 +14,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/portolan-cni/portolan/pkg/durable"
 )
 
 // Holding are the addresses that an interface has been given.
@@ -52,8 +54,9 @@ const compactAt = 1024
 //	free UID SECONDS [KEY]
 //
 // where there is no KEY on the default network.
-// A line is one write, which survives the process. It is not synced to the disk:
-// after a loss of power no sandbox lives, and what lives is annotated.
+// A line is one write, which survives the process. It is not synced to the disk, as
+// the whole file is now and then: after a loss of power no sandbox lives, and what
+// lives is annotated.
 type FileJournal struct {
 	path string
 
@@ -229,10 +232,7 @@ func (j *FileJournal) compact() error {
 			lines++
 		}
 	}
-	if err := os.WriteFile(j.path+".new", []byte(text.String()), 0o600); err != nil {
-		return fmt.Errorf("journal of addresses: %w", err)
-	}
-	if err := os.Rename(j.path+".new", j.path); err != nil {
+	if err := durable.Write(j.path, 0o600, []byte(text.String())); err != nil {
 		return fmt.Errorf("journal of addresses: %w", err)
 	}
 	file, err := os.OpenFile(j.path, os.O_APPEND|os.O_WRONLY, 0o600)

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 
 	"github.com/vishvananda/netlink"
+
+	"github.com/portolan-cni/portolan/pkg/durable"
 )
 
 // Cleanup undoes everything: addresses, routes, rules, sysctls and nftables of
@@ -29,7 +31,7 @@ func Cleanup(ctx context.Context, k *Kernel, ovs *OVS, externalIDs, otherConfig 
 		return err // the files are what the next run starts from
 	}
 	for _, name := range []string{gatewayFile, recordFile, wiresFile} {
-		err = errors.Join(err, removeFile(filepath.Join(k.record.dir, name)))
+		err = errors.Join(err, durable.Remove(filepath.Join(k.record.dir, name)))
 	}
 	return err
 }

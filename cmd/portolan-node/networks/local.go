@@ -13,6 +13,7 @@ import (
 	"sync"
 
 	"github.com/portolan-cni/portolan/pkg/api/v1alpha1"
+	"github.com/portolan-cni/portolan/pkg/durable"
 	"github.com/portolan-cni/portolan/pkg/intent"
 	"github.com/portolan-cni/portolan/pkg/intent/kube"
 )
@@ -152,11 +153,7 @@ func (l *LocalBlocks) write() error {
 	if err := os.MkdirAll(filepath.Dir(l.path), 0o755); err != nil {
 		return fmt.Errorf("blocks of networks: %w", err)
 	}
-	next := l.path + ".new"
-	if err := os.WriteFile(next, data, 0o600); err != nil {
-		return fmt.Errorf("blocks of networks: %w", err)
-	}
-	if err := os.Rename(next, l.path); err != nil {
+	if err := durable.Write(l.path, 0o600, data); err != nil {
 		return fmt.Errorf("blocks of networks: %w", err)
 	}
 	return nil

@@ -17,6 +17,7 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/portolan-cni/portolan/pkg/cni"
+	"github.com/portolan-cni/portolan/pkg/durable"
 )
 
 // Config says where plugins are and what is kept where.
@@ -46,6 +47,9 @@ func Open(ctx context.Context, c Config) (*Plugins, error) {
 	var err error
 	if p.exec, err = newExecutor(ctx, c); err != nil {
 		return nil, err
+	}
+	if err := durable.Sweep(c.State); err != nil {
+		return nil, fmt.Errorf("records of plugins: %w", err)
 	}
 	files, err := filepath.Glob(filepath.Join(c.State, "*.json"))
 	if err != nil {
@@ -81,10 +85,7 @@ func (p *Plugins) record(d cni.Delegation) error {
 		return err
 	}
 	f := p.file(d)
-	if err := os.WriteFile(f+".new", text, 0o600); err != nil {
-		return fmt.Errorf("record of plugins: %w", err)
-	}
-	if err := os.Rename(f+".new", f); err != nil {
+	if err := durable.Write(f, 0o600, text); err != nil {
 		return fmt.Errorf("record of plugins: %w", err)
 	}
 	p.mu.Lock()
