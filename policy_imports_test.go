@@ -72,7 +72,8 @@ func layers() []layer {
 		{dir: "sriov", ours: []string{"pkg/api"}, others: []string{"github.com/vishvananda/netlink", "github.com/vishvananda/netns", "github.com/safchain/ethtool",
 			"github.com/k8snetworkplumbingwg/sriovnet", "golang.org/x/sys"},
 			reason: "sriov is a leaf that others may import from outside: it knows devices and the kernel, and neither pods' networks nor OVSDB"},
-		{dir: "offload", ours: []string{"pkg/api"}, reason: "offload is usable by itself"},
+		{dir: "offload", ours: []string{"pkg/api"}, others: []string{"github.com/vishvananda/netlink", "github.com/safchain/ethtool", "golang.org/x/sys"},
+			reason: "offload is usable by itself: it reads sockets, sysfs and netlink, and whose a port is its caller says"},
 		{dir: "cmd/portolan-cni", ours: []string{"pkg/cni/wire", "pkg/version"}, others: []string{"github.com/containernetworking/cni"},
 			reason: "portolan-cni is started for every CNI call of every pod: it stays tiny, forwards the call, and decides nothing"},
 	}

@@ -10,7 +10,19 @@ import (
 	"github.com/portolan-cni/portolan/pkg/compile/vswitch"
 	"github.com/portolan-cni/portolan/pkg/durable"
 	"github.com/portolan-cni/portolan/pkg/host"
+	"github.com/portolan-cni/portolan/pkg/intent"
+	"github.com/portolan-cni/portolan/pkg/intent/kube"
 )
+
+// plan is what the Cluster file says; nothing where it cannot be read any more.
+func (c *Config) plan() *intent.Cluster {
+	spec, err := kube.ReadCluster(c.File)
+	if err != nil {
+		return &intent.Cluster{}
+	}
+	plan, _ := kube.ParseCluster(spec) // what of it cannot be parsed was never in force
+	return plan
+}
 
 // cleanup puts the node back: the runtime is told first, the NIC gets its
 // addresses and routes, and what was installed is removed. It goes on at errors
@@ -32,7 +44,7 @@ func cleanup(ctx context.Context, cfg *Config) error {
 		return errors.Join(append(errs, err)...)
 	}
 	defer ovs.Close()
-	ids, config := vswitch.Settings()
+	ids, config := vswitch.Settings(cfg.plan())
 	errs = append(errs, host.Cleanup(ctx, kernel, ovs, ids, config))
 	errs = append(errs, cni.RemoveNames(cfg.CNIBinDir, multus.OurTypes()))
 	for _, file := range []string{filepath.Join(cfg.CNIBinDir, cni.BinaryName), cfg.journal(), cfg.repairs()} {

@@ -37,6 +37,7 @@ type Cluster struct {
 	ExternalPort [2]uint16      // SNAT's external port range, first and last; zero: not limited
 	Isolated     bool           // pods name definitions of their own namespace and of Shared only
 	Shared       []string       // namespaces
+	Offload      Offload
 }
 
 // Key is always ClusterKey.
@@ -54,7 +55,33 @@ func (c *Cluster) Equal(o Object) bool {
 		slices.Equal(a.ServiceNets, b.ServiceNets)
 	return eq && a.Zone == b.Zone && a.GlobalZone == b.GlobalZone && a.MTU == b.MTU && a.PuntRate == b.PuntRate &&
 		a.Multicast == b.Multicast && a.GatewayVLAN == b.GatewayVLAN && a.Insecure == b.Insecure &&
-		a.TransitKey == b.TransitKey && a.ExternalPort == b.ExternalPort && a.Isolated == b.Isolated && slices.Equal(a.Shared, b.Shared)
+		a.TransitKey == b.TransitKey && a.ExternalPort == b.ExternalPort && a.Isolated == b.Isolated && slices.Equal(a.Shared, b.Shared) && a.Offload.equal(b.Offload)
+}
+
+// OffloadMode is where flows may be moved.
+type OffloadMode string
+
+// The modes; "" leaves Open vSwitch's settings as they are.
+const (
+	OffloadOff          OffloadMode = "off"
+	OffloadHardware     OffloadMode = "hardware"
+	OffloadHardwareOnly OffloadMode = "hardware-only"
+	OffloadSoftware     OffloadMode = "software"
+)
+
+// Offload is what the plan says of offload.
+type Offload struct {
+	Mode           OffloadMode
+	Nodes          Labels // that it is for; empty: all
+	RouteMTU       bool   // the routers of these nodes check no packet's length
+	DeliverInvalid bool   // nothing is matched on invalid connections, in every zone
+}
+
+// For tells whether it is for a node.
+func (o Offload) For(n *Node) bool { return o.Mode != "" && o.Nodes.Matches(n.Labels) }
+
+func (o Offload) equal(p Offload) bool {
+	return o.Mode == p.Mode && o.Nodes.String() == p.Nodes.String() && o.RouteMTU == p.RouteMTU && o.DeliverInvalid == p.DeliverInvalid
 }
 
 // Gateway is how a node reaches the world outside: the bridge that has its NIC.

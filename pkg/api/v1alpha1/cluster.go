@@ -86,9 +86,35 @@ type ClusterSpec struct {
 	// namespace, and of SharedNamespaces; default off.
 	NamespaceIsolation bool `json:"namespaceIsolation,omitempty"`
 
+	// Offload hands flows to NICs; left out: Open vSwitch's settings are not touched.
+	Offload *OffloadSpec `json:"offload,omitempty"`
+
 	// SharedNamespaces are those whose definitions all pods may name where
 	// namespaceIsolation is on.
 	SharedNamespaces []string `json:"sharedNamespaces,omitempty"`
+}
+
+// OffloadSpec says where flows may be moved, and what OVN leaves out so that they can.
+type OffloadSpec struct {
+	// Mode is "off"; "hardware": in the NIC where it takes them, else in the kernel;
+	// "hardware-only": TC holds only what a NIC takes; or "software": in TC, and never in a
+	// NIC. It is Open vSwitch's hw-offload and tc-policy, which ovs-vswitchd reads when it starts.
+	Mode string `json:"mode"`
+
+	// NodeSelector chooses the nodes; default: all.
+	NodeSelector *metav1.LabelSelector `json:"nodeSelector,omitempty"`
+
+	// PathMTU is who tells senders that a packet is too big for a pod: "router", OVN's,
+	// which then check the length of each packet, or "route", the MTU of interfaces and
+	// routes. Default: route where mode is hardware or hardware-only, else router.
+	PathMTU string `json:"pathMTU,omitempty"`
+
+	// InvalidConnections is "match" (default), or "deliver" for NICs that cannot match on
+	// invalid connections: OVN then takes no notice of packets of such, in the whole zone.
+	InvalidConnections string `json:"invalidConnections,omitempty"`
+
+	// ObserveSeconds is the pause between two readings of a node's flows; default 30.
+	ObserveSeconds int `json:"observeSeconds,omitempty"`
 }
 
 // GatewaySpec is how each node reaches the world outside.

@@ -2,6 +2,7 @@ package topology
 
 import (
 	"net/netip"
+	"strconv"
 
 	"github.com/portolan-cni/portolan/pkg/intent"
 	"github.com/portolan-cni/portolan/pkg/rows"
@@ -30,6 +31,12 @@ func Cluster(v *intent.View, _ string) rows.Output {
 		return out
 	}
 	meters(&out, c)
+	// Of a key on a row that is not ours nobody knows after a restart that it was ours:
+	// where the plan speaks of offload it always has a value.
+	if c.Offload.Mode != "" {
+		match := strconv.FormatBool(!c.Offload.DeliverInvalid)
+		out.Link(rows.Entry(rows.Ref{Table: "NB:NB_Global", ID: rows.Singleton}, "options", "use_ct_inv_match", match))
+	}
 	f := defaultFabric(c)
 	f.addRouter(&out, c.Multicast, map[string]string{"k8s-cluster-router": "yes"})
 	out.Add(rows.New("NB:Logical_Switch", rows.JoinSwitch, map[string]rows.Value{"name": rows.Str(rows.JoinSwitch)}))

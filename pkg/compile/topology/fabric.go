@@ -25,16 +25,17 @@ type fabric struct {
 	transit []netip.Prefix    // subnets of the transit switch
 	key     int               // tunnel key of the transit switch
 	mtu     int               // of pods' interfaces; 0: not known
+	offload intent.Offload
 }
 
 func defaultFabric(c *intent.Cluster) fabric {
-	return fabric{transit: c.TransitNets, key: keyOf(c, 0), mtu: c.MTU}
+	return fabric{transit: c.TransitNets, key: keyOf(c, 0), mtu: c.MTU, offload: c.Offload}
 }
 
 // fabricOf is a secondary layer3 network's.
 func fabricOf(c *intent.Cluster, n *intent.Network) fabric {
 	return fabric{
-		prefix: rows.NetworkPrefix(n.Name), ids: tags(n), transit: c.Transits(), key: keyOf(c, n.ID), mtu: mtuOf(c, n),
+		prefix: rows.NetworkPrefix(n.Name), ids: tags(n), transit: c.Transits(), key: keyOf(c, n.ID), mtu: mtuOf(c, n), offload: c.Offload,
 	}
 }
 
@@ -184,12 +185,14 @@ func noDHCPServers(out *rows.Output, sw rows.Ref) {
 
 // gatewayMTU makes a router answer packets from outside that are too big for pods
 // with ICMP "fragmentation needed", where the pod's interface would lose them in
-// silence (ovn-nb(5), gateway_mtu).
-func (f fabric) gatewayMTU() map[string]string {
-	if f.mtu == 0 {
+// silence (ovn-nb(5), gateway_mtu). It makes each packet pass check_pkt_len, whose other
+// branch ends in ovn-controller: no NIC does that, so nodes whose flows are offloaded
+// have none where the plan says so (docs/features/offload.md).
+func (p site) gatewayMTU() map[string]string {
+	if p.mtu == 0 || p.offload.RouteMTU && p.offload.For(p.node) {
 		return nil
 	}
-	return map[string]string{"gateway_mtu": strconv.Itoa(f.mtu)}
+	return map[string]string{"gateway_mtu": strconv.Itoa(p.mtu)}
 }
 
 // addressesWithBits is "MAC ip/bits ip/bits", the form of a remote port.

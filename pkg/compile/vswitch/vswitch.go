@@ -58,7 +58,8 @@ func Compile(v *intent.View, key string) rows.Output {
 			addPhysical(&out, host, p)
 		}
 	}
-	addSettings(&out, cluster, host)
+	node, _ := v.Node(key)
+	addSettings(&out, cluster, host, node)
 	return out
 }
 
@@ -130,14 +131,16 @@ func managementColumns(cluster *intent.Cluster, node *intent.Node) map[string]ro
 
 // addSettings adds what ovn-controller and vswitchd read from the singleton.
 // Keys that are not named here are not ours.
-func addSettings(out *rows.Output, cluster *intent.Cluster, host *intent.Host) {
+func addSettings(out *rows.Output, cluster *intent.Cluster, host *intent.Host, node *intent.Node) {
 	for key, val := range externalIDs(cluster, host) {
 		if val != "" {
 			out.Link(rows.Entry(root, "external_ids", key, val))
 		}
 	}
-	for key, val := range otherConfig() {
-		out.Link(rows.Entry(root, "other_config", key, val))
+	for key, val := range otherConfig(offloadOf(cluster, node)) {
+		if val != "" {
+			out.Link(rows.Entry(root, "other_config", key, val))
+		}
 	}
 	slices.SortFunc(out.Edges, rows.Edge.Compare)
 }
@@ -165,14 +168,43 @@ func externalIDs(cluster *intent.Cluster, host *intent.Host) map[string]string {
 	return ids
 }
 
-func otherConfig() map[string]string {
-	return map[string]string{"bundle-idle-timeout": strconv.Itoa(openflowProbe)}
+// offloadOf is the plan's mode for a node; "": nothing is said of this one.
+func offloadOf(cluster *intent.Cluster, node *intent.Node) intent.OffloadMode {
+	o := cluster.Offload
+	if len(o.Nodes) > 0 && (node == nil || !o.For(node)) {
+		return ""
+	}
+	return o.Mode
 }
 
-// Settings lists every key of external_ids and other_config of the Open_vSwitch
-// row that this unit may write, sorted: what a node is cleaned of.
-func Settings() (ids, config []string) {
-	return slices.Sorted(maps.Keys(externalIDs(&intent.Cluster{}, &intent.Host{}))), slices.Sorted(maps.Keys(otherConfig()))
+// otherConfig are vswitchd's settings; "" means unset. hw-offload and tc-policy are left
+// to whoever set them where the plan says nothing; after a restart nobody knows that
+// they were ours, so that "off" has values too.
+func otherConfig(offload intent.OffloadMode) map[string]string {
+	config := map[string]string{"bundle-idle-timeout": strconv.Itoa(openflowProbe), "hw-offload": "", "tc-policy": ""}
+	switch offload {
+	case intent.OffloadOff:
+		config["hw-offload"], config["tc-policy"] = "false", "none"
+	case intent.OffloadHardware:
+		config["hw-offload"], config["tc-policy"] = "true", "none"
+	case intent.OffloadHardwareOnly:
+		config["hw-offload"], config["tc-policy"] = "true", "skip_sw"
+	case intent.OffloadSoftware:
+		config["hw-offload"], config["tc-policy"] = "true", "skip_hw"
+	}
+	return config
+}
+
+// Settings lists every key of external_ids and other_config of the Open_vSwitch row that
+// this unit may write under a plan, sorted: what a node is cleaned of.
+func Settings(plan *intent.Cluster) (ids, config []string) {
+	for key, val := range otherConfig(plan.Offload.Mode) {
+		if val != "" {
+			config = append(config, key)
+		}
+	}
+	slices.Sort(config)
+	return slices.Sorted(maps.Keys(externalIDs(plan, &intent.Host{}))), config
 }
 
 func waitBeforeClear(host *intent.Host) int {

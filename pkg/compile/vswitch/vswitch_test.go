@@ -151,10 +151,47 @@ func TestNodeWithoutSubnetHasNoManagementPort(t *testing.T) {
 }
 
 func TestSettingsNamesEveryKey(t *testing.T) {
-	ids, config := vswitch.Settings()
-	for _, e := range compile(&intent.Cluster{}, testHost()).Edges {
-		if keys := map[string][]string{"external_ids": ids, "other_config": config}[e.Column]; !slices.Contains(keys, e.Key.Str) {
-			t.Errorf("%s:%s is written and not listed", e.Column, e.Key.Str)
+	for _, mode := range []intent.OffloadMode{"", intent.OffloadOff, intent.OffloadHardware} {
+		plan := &intent.Cluster{Offload: intent.Offload{Mode: mode}}
+		ids, config := vswitch.Settings(plan)
+		for _, e := range compile(plan, testHost()).Edges {
+			if keys := map[string][]string{"external_ids": ids, "other_config": config}[e.Column]; !slices.Contains(keys, e.Key.Str) {
+				t.Errorf("%s:%s is written and not listed", e.Column, e.Key.Str)
+			}
+		}
+		if mode == "" && slices.Contains(config, "hw-offload") {
+			t.Error("hw-offload is not ours where the plan says nothing of it, and is cleaned away")
+		}
+	}
+}
+
+// TestOffload has the settings that vswitchd reads when it starts.
+func TestOffload(t *testing.T) {
+	smart := intent.Labels{{Key: "nic", Op: intent.In, Values: []string{"smart"}}}
+	node := testNode("10.244.1.0/24")
+	labelled := *node
+	labelled.Labels = map[string]string{"nic": "smart"}
+	for _, test := range []struct {
+		plan                intent.Offload
+		node                *intent.Node
+		hwOffload, tcPolicy string
+	}{
+		{intent.Offload{}, node, "", ""},
+		{intent.Offload{Mode: intent.OffloadOff}, node, "false", "none"},
+		{intent.Offload{Mode: intent.OffloadHardware}, node, "true", "none"},
+		{intent.Offload{Mode: intent.OffloadHardwareOnly}, node, "true", "skip_sw"},
+		{intent.Offload{Mode: intent.OffloadSoftware}, node, "true", "skip_hw"},
+		{intent.Offload{Mode: intent.OffloadHardware, Nodes: smart}, node, "", ""},
+		{intent.Offload{Mode: intent.OffloadHardware, Nodes: smart}, &labelled, "true", "none"},
+	} {
+		got := map[string]string{}
+		for _, e := range compile(&intent.Cluster{Offload: test.plan}, testHost(), test.node).Edges {
+			if e.Column == "other_config" {
+				got[e.Key.Str] = e.Value.Str
+			}
+		}
+		if got["hw-offload"] != test.hwOffload || got["tc-policy"] != test.tcPolicy {
+			t.Errorf("%+v on %v: found %v, wanted hw-offload %q and tc-policy %q", test.plan, test.node.Labels, got, test.hwOffload, test.tcPolicy)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -90,7 +91,31 @@ func ParseCluster(c *v1alpha1.Cluster) (*intent.Cluster, []rows.Problem) {
 	p.oneOf("spec.gateway.takeover", s.Gateway.Takeover, "", "force")
 	p.oneOf("spec.datapath", s.Datapath, "", "system", "netdev")
 	p.oneOf("spec.multiNetwork", s.MultiNetwork, "", "native", "multus")
+	if s.Offload != nil {
+		out.Offload = p.offload(s.Offload)
+	}
 	return out, p.list
+}
+
+// offload parses what the plan says of offload.
+func (p *problems) offload(s *v1alpha1.OffloadSpec) intent.Offload {
+	modes := []string{string(intent.OffloadOff), string(intent.OffloadHardware), string(intent.OffloadHardwareOnly), string(intent.OffloadSoftware)}
+	p.oneOf("spec.offload.mode", s.Mode, modes...)
+	p.oneOf("spec.offload.pathMTU", s.PathMTU, "", "router", "route")
+	p.oneOf("spec.offload.invalidConnections", s.InvalidConnections, "", "match", "deliver")
+	if s.ObserveSeconds < 0 || s.ObserveSeconds > 3600 {
+		p.field("spec.offload.observeSeconds", fmt.Errorf("%d is not from 0, the default, to 3600 seconds", s.ObserveSeconds))
+	}
+	o := intent.Offload{
+		Nodes: p.selector("spec.offload.nodeSelector", s.NodeSelector), RouteMTU: s.PathMTU == "route", DeliverInvalid: s.InvalidConnections == "deliver",
+	}
+	if slices.Contains(modes, s.Mode) {
+		o.Mode = intent.OffloadMode(s.Mode)
+	}
+	if s.PathMTU == "" {
+		o.RouteMTU = o.Mode == intent.OffloadHardware || o.Mode == intent.OffloadHardwareOnly
+	}
+	return o
 }
 
 // ParseClusterSubnets parses the prefixes that node subnets are carved from, as

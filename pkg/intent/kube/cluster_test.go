@@ -6,6 +6,11 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/portolan-cni/portolan/pkg/api/v1alpha1"
+	"github.com/portolan-cni/portolan/pkg/intent"
 )
 
 // TestClusterFileSaysWhatIsWrong has each mistake of a Cluster file, and the whole
@@ -62,5 +67,35 @@ func TestANodesNameOnAnotherMachine(t *testing.T) {
 	}
 	if err := CheckIdentity("worker", nil, here); err != nil { // kubelet has not said yet
 		t.Error(err)
+	}
+}
+
+// TestOffload has the modes, what they imply, and what is refused.
+func TestOffload(t *testing.T) {
+	for _, test := range []struct {
+		spec    v1alpha1.OffloadSpec
+		want    intent.Offload
+		problem string // field
+	}{
+		{v1alpha1.OffloadSpec{Mode: "hardware"}, intent.Offload{Mode: intent.OffloadHardware, RouteMTU: true}, ""},
+		{v1alpha1.OffloadSpec{Mode: "hardware-only", PathMTU: "router"}, intent.Offload{Mode: intent.OffloadHardwareOnly}, ""},
+		{v1alpha1.OffloadSpec{Mode: "software"}, intent.Offload{Mode: intent.OffloadSoftware}, ""},
+		{v1alpha1.OffloadSpec{Mode: "off", PathMTU: "route", InvalidConnections: "deliver"}, intent.Offload{Mode: intent.OffloadOff, RouteMTU: true, DeliverInvalid: true}, ""},
+		{v1alpha1.OffloadSpec{Mode: "on"}, intent.Offload{}, "spec.offload.mode"},
+		{v1alpha1.OffloadSpec{}, intent.Offload{}, "spec.offload.mode"},
+		{v1alpha1.OffloadSpec{Mode: "off", PathMTU: "mss"}, intent.Offload{Mode: intent.OffloadOff}, "spec.offload.pathMTU"},
+		{v1alpha1.OffloadSpec{Mode: "off", InvalidConnections: "drop"}, intent.Offload{Mode: intent.OffloadOff}, "spec.offload.invalidConnections"},
+		{v1alpha1.OffloadSpec{Mode: "off", ObserveSeconds: -1}, intent.Offload{Mode: intent.OffloadOff}, "spec.offload.observeSeconds"},
+		{v1alpha1.OffloadSpec{Mode: "off", NodeSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"-": "-"}}}, intent.Offload{Mode: intent.OffloadOff, Nodes: noObject()}, "spec.offload.nodeSelector"},
+	} {
+		c, problems := ParseCluster(&v1alpha1.Cluster{Spec: v1alpha1.ClusterSpec{ClusterSubnets: []string{"10.244.0.0/16/24"}, Offload: &test.spec}})
+		field := ""
+		for _, p := range problems {
+			field += p.Field
+		}
+		if field != test.problem || c.Offload.Mode != test.want.Mode || c.Offload.RouteMTU != test.want.RouteMTU ||
+			c.Offload.DeliverInvalid != test.want.DeliverInvalid || c.Offload.Nodes.String() != test.want.Nodes.String() {
+			t.Errorf("%+v: found %+v and a problem with %q, wanted %+v and %q", test.spec, c.Offload, field, test.want, test.problem)
+		}
 	}
 }
