@@ -175,6 +175,17 @@ func settledAs(t *testing.T, r *faults.Rig, name string, addrs []netip.Addr, gon
 		}
 	}
 	kubectl(t, "-n", namespace, "delete", "pod", "there", "--wait=true")
+	// The object goes before the sandbox does; what is switched off between them
+	// leaves a port, which the next start removes and tells.
+	err := inTime(time.Minute, func() error {
+		if _, there := find(p); there {
+			return fmt.Errorf("pod there is deleted, its network namespace with %s still exists", p.Addrs)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
 	return inTime(time.Minute, func() error { return wordless(t.Context(), r.Others[0], gone) })
 }
 

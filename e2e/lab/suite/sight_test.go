@@ -99,15 +99,19 @@ func forged(p pod) string {
 	return "2001:db8::7"
 }
 
-// TestMatrixStatusOfEveryNode asks all agents through the API server.
+// TestMatrixStatusOfEveryNode asks all agents through the API server. What an earlier
+// test's crash left, and was set right, is told for a while; nothing else may be.
 func TestMatrixStatusOfEveryNode(t *testing.T) {
 	out, code := portolan(t, "status", "-o", "json")
+	if code != 0 {
+		t.Errorf("status: exit status %d", code)
+	}
 	var list []struct {
 		Node, Error string
 		Status      struct {
 			Ready    bool
 			Mode     string
-			Problems []any
+			Problems []struct{ Object, Severity, Message string }
 		}
 	}
 	decode(t, out, &list)
@@ -117,8 +121,13 @@ func TestMatrixStatusOfEveryNode(t *testing.T) {
 			continue // a zone's controller
 		}
 		found[n.Node] = true
-		if n.Error != "" || !n.Status.Ready || n.Status.Mode != "native" || len(n.Status.Problems) > 0 {
+		if n.Error != "" || !n.Status.Ready || n.Status.Mode != "native" {
 			t.Errorf("found %+v", n)
+		}
+		for _, p := range n.Status.Problems {
+			if p.Severity != "repaired" {
+				t.Errorf("node %s: %+v", n.Node, p)
+			}
 		}
 	}
 	for name := range machines(t) {
@@ -126,7 +135,7 @@ func TestMatrixStatusOfEveryNode(t *testing.T) {
 			t.Errorf("no status of node %s", name)
 		}
 	}
-	if out, _ := portolan(t, "problems"); !strings.HasPrefix(out, "no problems") || code != 0 {
+	if out, code := portolan(t, "problems"); code != 0 {
 		t.Errorf("exit status %d, problems:\n%s", code, out)
 	}
 }
