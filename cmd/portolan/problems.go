@@ -16,7 +16,7 @@ import (
 type trouble struct {
 	Object   string   `json:"object"`
 	Field    string   `json:"field,omitempty"`
-	Severity string   `json:"severity"` // error, warning, or waiting
+	Severity string   `json:"severity"` // error, warning, waiting or repaired
 	Message  string   `json:"message"`
 	Age      float64  `json:"age,omitempty"` // seconds, the longest of the nodes'; 0: not known
 	Nodes    []string `json:"nodes"`
