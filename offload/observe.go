@@ -53,10 +53,53 @@ const (
 
 // Observe takes one reading for some interfaces.
 func (o *Observer) Observe(ctx context.Context, interfaces []Attached) (*Report, error) {
-	now := time.Now
-	if o.Now != nil {
-		now = o.Now
+	x, err := o.gather(ctx)
+	if err != nil {
+		return nil, err
 	}
+	began := o.now()
+	r := o.report(x, began)
+	if !o.lastAt.IsZero() {
+		r.Window = &Window{From: o.lastAt, To: began, Seconds: began.Sub(o.lastAt).Seconds()}
+	}
+	t := newTable(nil)
+	if r.Reading.Skipped = o.skip(x); r.Reading.Skipped == "" {
+		if t, err = o.dump(ctx, x, r); err != nil {
+			return nil, err
+		}
+		r.Reading.Milliseconds = float64(o.now().Sub(began).Microseconds()) / 1000
+		o.lastAt = began
+	} else {
+		r.Window, o.last, o.lastAt = nil, nil, time.Time{}
+	}
+	o.fill(r, x, t, interfaces)
+	return r, nil
+}
+
+// Look says what is known without a dump: devices, settings, and why nothing of an
+// interface can be in hardware. It is no reading, so the next one's window is as it was.
+func (o *Observer) Look(ctx context.Context, interfaces []Attached) (*Report, error) {
+	x, err := o.gather(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r := o.report(x, o.now())
+	if r.Reading.Skipped = o.skip(x); r.Reading.Skipped == "" {
+		r.Reading.Skipped = "nobody asked for flows"
+	}
+	o.fill(r, x, newTable(nil), interfaces)
+	return r, nil
+}
+
+func (o *Observer) now() time.Time {
+	if o.Now != nil {
+		return o.Now()
+	}
+	return time.Now()
+}
+
+// gather reads all but flows.
+func (o *Observer) gather(ctx context.Context) (*facts, error) {
 	x := &facts{}
 	x.kind, _, _ = strings.Cut(o.Datapath, "@")
 	var err error
@@ -70,33 +113,23 @@ func (o *Observer) Observe(ctx context.Context, interfaces []Attached) (*Report,
 		return nil, err
 	}
 	o.lookUp(x)
-	began := now()
+	return x, nil
+}
+
+// report is what holds whatever the flows are.
+func (o *Observer) report(x *facts, at time.Time) *Report {
 	r := &Report{
 		Datapath: o.Datapath, Kernel: x.kernel, Reasons: x.node(), Interfaces: []InterfaceReport{},
 		Switch: SwitchReport{
 			Version: x.state.Version, Started: x.state.Started, Running: x.state.Running,
 			HWOffload: x.config.HWOffload, TCPolicy: x.config.TCPolicy, Active: x.state.Active,
 		},
-		Reading: Reading{At: began},
+		Reading: Reading{At: at},
 	}
 	if r.Reasons == nil {
 		r.Reasons = []Reason{}
 	}
-	if !o.lastAt.IsZero() {
-		r.Window = &Window{From: o.lastAt, To: began, Seconds: began.Sub(o.lastAt).Seconds()}
-	}
-	t := newTable(nil)
-	if r.Reading.Skipped = o.skip(x); r.Reading.Skipped == "" {
-		if t, err = o.dump(ctx, x, r); err != nil {
-			return nil, err
-		}
-		r.Reading.Milliseconds = float64(now().Sub(began).Microseconds()) / 1000
-		o.lastAt = began
-	} else {
-		r.Window, o.last, o.lastAt = nil, nil, time.Time{}
-	}
-	o.fill(r, x, t, interfaces)
-	return r, nil
+	return r
 }
 
 // skip says why flows are not read; "": they are.

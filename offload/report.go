@@ -191,6 +191,21 @@ func (t *tally) place(r Reason) int {
 	return n
 }
 
+// Of is a report with one pod's interfaces alone; "" is all.
+func (r *Report) Of(pod string) *Report {
+	if pod == "" {
+		return r
+	}
+	out := *r
+	out.Interfaces = []InterfaceReport{}
+	for _, i := range r.Interfaces {
+		if i.Pod == pod {
+			out.Interfaces = append(out.Interfaces, i)
+		}
+	}
+	return &out
+}
+
 // most bounds the reasons of an interface.
 const most = 20
 

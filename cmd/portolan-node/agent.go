@@ -51,6 +51,7 @@ type agent struct {
 	machine  *machine
 	physical *physical
 	wires    *host.Wires
+	offload  *offloading
 	ports    *cni.OVSPorts
 	journal  *cni.FileJournal
 	plugins  *delegate.Plugins // nil where intent comes from a directory
@@ -194,6 +195,7 @@ func (a *agent) connect(ctx context.Context) error {
 	if err := a.connectNetworks(); err != nil {
 		return err
 	}
+	a.offload = newOffloading(a)
 	into.Networks = a.networks
 	a.door = door.New(into)
 	return nil
@@ -252,6 +254,7 @@ func (a *agent) live(ctx context.Context) error {
 		part("patcher", a.patcher.Run)
 	}
 	part("measure", a.measure)
+	part("offload", a.offload.run)
 	if a.conns[rows.SB] != nil { // this node is a zone
 		part("flows", a.keepFlows)
 	}

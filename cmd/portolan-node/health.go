@@ -28,6 +28,7 @@ type health struct {
 	set      *metrics.Set
 	node     *metrics.Node
 	compiler *metrics.Compiler
+	offload  *metrics.Offload
 
 	mu       sync.Mutex // guards what follows
 	notReady error
@@ -46,7 +47,7 @@ type repair struct {
 func newHealth() *health {
 	set := metrics.New("node")
 	return &health{
-		set: set, node: metrics.NewNode(set), compiler: metrics.NewCompiler(set),
+		set: set, node: metrics.NewNode(set), compiler: metrics.NewCompiler(set), offload: metrics.NewOffload(set),
 		notReady: errStarting, found: map[intent.Key][]rows.Problem{}, since: map[rows.Problem]time.Time{},
 	}
 }

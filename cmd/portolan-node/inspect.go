@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/portolan-cni/portolan/cmd/portolan-manager/foresee"
+	"github.com/portolan-cni/portolan/offload"
 	"github.com/portolan-cni/portolan/pkg/cni"
 	"github.com/portolan-cni/portolan/pkg/compile"
 	"github.com/portolan-cni/portolan/pkg/inspect"
@@ -67,6 +68,7 @@ func (a *agent) serveInspect(ctx context.Context) error {
 			Zone: a.facts.plan.Zone, SB: a.cfg.SB, Engine: a.engine, Driver: a.driver, Flows: sb,
 		})
 	}
+	mux.Handle("GET "+offload.Path, offload.Handler(a.offload.answer))
 	endpoints := tools.Databases{OVS: a.cfg.OVS}
 	if a.conns[rows.SB] != nil {
 		endpoints.NB, endpoints.SB = a.cfg.NB, a.cfg.SB

@@ -83,7 +83,9 @@ type tree struct {
 }
 
 // ready is a tree in which the agent runs, with a pod's logical port made.
-func ready(t *testing.T, dir string) tree {
+func ready(t *testing.T, dir string) tree { return readyWith(t, dir, clusterFile) }
+
+func readyWith(t *testing.T, dir, clusterFile string) tree {
 	tr := tree{t: t, root: filepath.Join(dir, "root")}
 	tr.mounts(dir)
 	tr.write("etc/portolan/cluster.yaml", clusterFile)

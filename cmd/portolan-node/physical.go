@@ -48,6 +48,13 @@ func (p *physical) label(labels map[string]string) {
 	}
 }
 
+// selected tells whether a selector chooses this node; no requirement chooses all.
+func (p *physical) selected(by intent.Labels) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return by.Matches(p.labels)
+}
+
 func (p *physical) know(n *intent.PhysicalNetwork) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

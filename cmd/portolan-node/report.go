@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/portolan-cni/portolan/pkg/api/v1alpha1"
 	"github.com/portolan-cni/portolan/pkg/compile"
 	"github.com/portolan-cni/portolan/pkg/engine"
@@ -49,6 +51,7 @@ type view struct {
 	report   ovsdb.Report
 	problems []rows.Problem // of the host and the door
 	wires    []host.WireState
+	offload  *metav1.Condition // nil: nothing is said of it
 }
 
 // run looks every few seconds and declares what has changed, until ctx ends.
@@ -100,6 +103,9 @@ func (v view) status(waiting []engine.Status) v1alpha1.NodeNetworkStatus {
 	s := v.facts.network()
 	if s.SetReady(); v.notReady != nil {
 		s.SetNotReady(v1alpha1.ReasonStarting, v.notReady.Error())
+	}
+	if v.offload != nil {
+		s.Conditions = append(s.Conditions, *v.offload)
 	}
 	for _, db := range []rows.DB{rows.NB, rows.OVS, rows.SB} {
 		if state, ok := v.report.Databases[db]; ok {
@@ -182,7 +188,7 @@ func (a *agent) view(ctx context.Context) (view, bool) {
 	if v.report, err = a.driver.Report(ctx); err != nil {
 		return v, false
 	}
-	v.problems, v.wires = a.problems(), a.wires.States()
+	v.problems, v.wires, v.offload = a.problems(), a.wires.States(), a.offload.condition()
 	return v, true
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/portolan-cni/portolan/offload"
 	"github.com/portolan-cni/portolan/pkg/bundle"
 	"github.com/portolan-cni/portolan/pkg/inspect"
 	"github.com/portolan-cni/portolan/pkg/reach"
@@ -112,6 +113,9 @@ func fillNode(ctx context.Context, w *bundle.Writer, dir string, a reach.Agent) 
 		{"status.json", inspect.PathStatus}, {"units.json", inspect.PathUnits}, {"rows.json", inspect.PathRows},
 		{"edges.json", inspect.PathEdges}, {"diff.json", inspect.PathDiff}, {"config.json", inspect.PathConfig}, {"networks.json", inspect.PathNetworks},
 		{"recording", inspect.PathRecord}, {"metrics", "/metrics"},
+	}
+	if a.Process != "portolan-controller" { // which has no node
+		parts = append(parts, [2]string{"offload.json", offload.Path})
 	}
 	if names, err := lines(c.Get(ctx, tools.Path, nil)); err == nil {
 		for _, name := range names {

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/portolan-cni/portolan/multus"
+	"github.com/portolan-cni/portolan/offload"
 	"github.com/portolan-cni/portolan/pkg/inspect"
 	"github.com/portolan-cni/portolan/pkg/intent"
 	"github.com/portolan-cni/portolan/pkg/reach"
@@ -38,7 +39,9 @@ type podReport struct {
 type interfaceReport struct {
 	inspect.PodInterface
 	// Foreign says that another plugin has made it: all that is known is its status.
-	Foreign bool    `json:"foreign,omitempty"`
+	Foreign bool `json:"foreign,omitempty"`
+	// Offload is where its packets are moved, and why not in a NIC; empty: not known.
+	Offload string  `json:"offload,omitempty"`
 	Stages  []stage `json:"stages"`
 }
 
@@ -121,6 +124,7 @@ func podOf(ctx context.Context, r *reach.Reach, name string) (podReport, error) 
 		if f.agent, err = inspect.NewClient(a.Transport).Pod(ctx, name); err != nil {
 			return f.report, err
 		}
+		f.offloaded(ctx, a)
 		f.conclude()
 		return f.report, nil
 	}
@@ -145,7 +149,8 @@ type podFinder struct {
 	report podReport
 	object *podObject // the API server's; nil behind a socket
 	agent  inspect.Pod
-	known  bool // its agent has answered
+	places map[string]string // by interface: where its packets are moved
+	known  bool              // its agent has answered
 	now    time.Time
 }
 
@@ -193,6 +198,7 @@ func (f *podFinder) ask(ctx context.Context, r *reach.Reach) error {
 		return nil
 	default:
 		f.known = true
+		f.offloaded(ctx, a)
 	}
 	if st, err := client.Status(ctx); err == nil {
 		f.health(st)
@@ -212,6 +218,19 @@ func (f *podFinder) ask(ctx context.Context, r *reach.Reach) error {
 	}
 	f.join(far)
 	return nil
+}
+
+// offloaded asks where the pod's packets are moved, without having flows read for it. An
+// agent that cannot say it says nothing of why a pod does not start.
+func (f *podFinder) offloaded(ctx context.Context, a reach.Agent) {
+	r, err := offloadOf(ctx, a, offload.Question{Pod: f.report.Pod})
+	if err != nil {
+		return
+	}
+	f.places = map[string]string{}
+	for _, i := range r.Interfaces {
+		f.places[i.Port] = offloadSentence(r, i)
+	}
 }
 
 // join adds what the process knows that writes the pod's rows.
@@ -256,7 +275,7 @@ func (f *podFinder) conclude() {
 	}
 	if f.known {
 		for _, i := range f.agent.Interfaces {
-			r.Interfaces = append(r.Interfaces, interfaceReport{PodInterface: i, Stages: f.stages(i)})
+			r.Interfaces = append(r.Interfaces, interfaceReport{PodInterface: i, Offload: f.places[i.Port], Stages: f.stages(i)})
 		}
 	}
 	f.foreign()

@@ -217,6 +217,11 @@ func (r podReport) write(w io.Writer) {
 		t.write(w)
 	}
 	fmt.Fprintln(w)
+	for _, i := range r.Interfaces {
+		if i.Offload != "" {
+			fmt.Fprintf(w, "moved %s: %s\n", dash(i.Interface), i.Offload)
+		}
+	}
 	for _, text := range r.Warnings {
 		fmt.Fprintf(w, "note  %s\n", text)
 	}

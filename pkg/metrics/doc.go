@@ -3,6 +3,7 @@
 //
 //	New("node") ─> Set ─┬─ Compiler   what has an engine: portolan-node, portolan-controller
 //	                    ├─ Node       CNI calls, annotations
+//	                    ├─ Offload    where packets are moved: portolan_offload_WHAT
 //	                    └─ Manager    allocation
 //	                         └─> Handler: /metrics /healthz /readyz
 //

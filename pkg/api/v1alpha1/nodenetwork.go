@@ -36,6 +36,12 @@ const (
 	// ConditionReady is True when pods can start on the node.
 	ConditionReady = "Ready"
 
+	// ConditionOffload is there where the Cluster file has the node's flows offloaded: True
+	// when ovs-vswitchd hands them on. Its other reasons are codes of docs/features/offload.md.
+	ConditionOffload = "Offload"
+	// ReasonOffloading: flows are handed on; where each pod's are, portolan offload says.
+	ReasonOffloading = "Offloading"
+
 	// ReasonReady: the node's unit is installed and the runtime has been told.
 	ReasonReady = "Ready"
 	// ReasonStarting: the agent is on its way, or waits for what its message names.
@@ -120,7 +126,7 @@ type NodeNetworkStatus struct {
 	// ProblemCount is how many there are.
 	ProblemCount int `json:"problemCount"`
 
-	// Conditions: Ready.
+	// Conditions: Ready, and Offload where it is asked for.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
