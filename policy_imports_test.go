@@ -70,7 +70,7 @@ func layers() []layer {
 			reason: "reach is the way to an agent, for any question: what is asked is its callers' business"},
 		{dir: "multus", ours: []string{"pkg/api"}, reason: "multus is usable by itself"},
 		{dir: "sriov", ours: []string{"pkg/api"}, others: []string{"github.com/vishvananda/netlink", "github.com/vishvananda/netns", "github.com/safchain/ethtool",
-			"github.com/k8snetworkplumbingwg/sriovnet", "golang.org/x/sys"},
+			"github.com/k8snetworkplumbingwg/sriovnet", "golang.org/x/sys", "k8s.io/kubelet", "google.golang.org/grpc"},
 			reason: "sriov is a leaf that others may import from outside: it knows devices and the kernel, and neither pods' networks nor OVSDB"},
 		{dir: "offload", ours: []string{"pkg/api"}, others: []string{"github.com/vishvananda/netlink", "github.com/safchain/ethtool", "golang.org/x/sys"},
 			reason: "offload is usable by itself: it reads sockets, sysfs and netlink, and whose a port is its caller says"},
@@ -94,6 +94,8 @@ func owners() []owner {
 			"Kubernetes types never pass the door: behind it there are small values, parsed and validated once"},
 		{"github.com/ovn-kubernetes/libovsdb", []string{"pkg/ovsdb", "pkg/cni", "pkg/host"},
 			"OVSDB is spoken by pkg/ovsdb for the engine, and on a connection of their own by the two that see or keep a node's ports; everything else speaks rows"},
+		{"google.golang.org/grpc", []string{"sriov"},
+			"gRPC is spoken with the kubelet alone, by the packages that are its device plugin and ask which pod has which device"},
 		{"github.com/vishvananda/netlink", []string{"pkg/host", "pkg/cni", "sriov", "offload"},
 			"the kernel is changed by the packages whose tests run in a private namespace, and by nobody else"},
 	}

@@ -66,7 +66,11 @@ type PF struct {
 	MaxVFs   int    // that the device can have; -1: not known
 	Carrier  bool   // Netdev is up and has a link
 	MTU      int    // of Netdev, in bytes
-	RDMA     []string
+	Up       bool   // Netdev is administratively
+	LinkType string // "ether" or "infiniband"; "": not known
+	// VFProduct is the id that its VFs have, also while there are none; "": not known.
+	VFProduct string
+	RDMA      []string
 }
 
 // Userspace reports whether the device is driven by a program, so that there is no

@@ -17,6 +17,9 @@ func (i *Inventory) pf(bus, id string) (PF, error) {
 	p := PF{ID: id, Bus: bus, Driver: i.sys.link(dir, "driver"), Vendor: i.sys.optional(dir, "vendor"), Product: i.sys.optional(dir, "device"),
 		NUMA: i.sys.number(-1, dir, "numa_node"), VFs: i.sys.number(0, dir, "sriov_numvfs"), MaxVFs: i.sys.number(-1, dir, "sriov_totalvfs")}
 	p.RDMA, _ = i.sys.names(dir, "infiniband")
+	if product := i.sys.optional(dir, "sriov_vf_device"); product != "" {
+		p.VFProduct = "0x" + product
+	}
 	if routing, ok := routingID(id); ok && bus == "pci" {
 		p.Number = routing & 7
 	}
@@ -31,6 +34,7 @@ func (i *Inventory) pf(bus, id string) (PF, error) {
 		net := netdev(p.Netdev)
 		p.SwitchID, p.MTU = i.sys.switchID(p.Netdev), i.sys.number(0, net, "mtu")
 		p.Carrier = i.sys.optional(net, "carrier") == "1"
+		p.Up, p.LinkType = i.up(p.Netdev), linkTypes()[i.sys.optional(net, "type")]
 		if master := i.sys.link(net, "master"); i.sys.exists(netdev(master), "bonding") && master != "" {
 			p.Bond = master
 			p.BondMode, _, _ = strings.Cut(i.sys.optional(netdev(master), "bonding", "mode"), " ")
@@ -38,6 +42,15 @@ func (i *Inventory) pf(bus, id string) (PF, error) {
 	}
 	p.Mode, err = i.mode(p)
 	return p, err
+}
+
+// linkTypes are ARP hardware types (include/uapi/linux/if_arp.h) of NICs that have VFs.
+func linkTypes() map[string]string { return map[string]string{"1": "ether", "32": "infiniband"} }
+
+// up reports whether IFF_UP is set.
+func (i *Inventory) up(name string) bool {
+	flags, err := strconv.ParseUint(strings.TrimPrefix(i.sys.optional(netdev(name), "flags"), "0x"), 16, 32)
+	return err == nil && flags&1 != 0
 }
 
 // mode of a PF's e-switch. Where devlink knows none, the function is switched by the
@@ -87,6 +100,31 @@ func (i *Inventory) uplink(dir, id string) (string, error) {
 	}
 	return "", &DeviceError{id, i.sys.path(dir, "net"), "several network devices of its own: " + strings.Join(found, ", "),
 		"use a NIC with one port a function", nil}
+}
+
+// PF reads one physical function.
+func (i *Inventory) PF(bus, id string) (PF, error) { return i.pf(bus, id) }
+
+// VFs are the ids of a PF's virtual functions that are there, by number.
+func (i *Inventory) VFs(p PF) (map[int]string, error) {
+	out := map[int]string{}
+	if p.Bus != "pci" {
+		for n := range p.VFs {
+			out[n] = fmt.Sprintf("%s.vf%d", p.ID, n)
+		}
+		return out, nil
+	}
+	names, err := i.sys.names(device("pci", p.ID))
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		number, ok := strings.CutPrefix(name, "virtfn")
+		if n, err := strconv.Atoi(number); ok && err == nil {
+			out[n] = i.sys.link(device("pci", p.ID), name)
+		}
+	}
+	return out, nil
 }
 
 // PFs lists the physical functions that can have virtual or scalable ones, by bus and id.
