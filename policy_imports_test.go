@@ -69,7 +69,7 @@ func layers() []layer {
 		{dir: "pkg/reach", ours: []string{"pkg/intent"},
 			reason: "reach is the way to an agent, for any question: what is asked is its callers' business"},
 		{dir: "multus", ours: []string{"pkg/api"}, reason: "multus is usable by itself"},
-		{dir: "sriov", ours: []string{"pkg/api"}, others: []string{"github.com/vishvananda/netlink", "github.com/vishvananda/netns", "github.com/safchain/ethtool",
+		{dir: "sriov", ours: []string{"pkg/api", "pkg/durable"}, others: []string{"github.com/vishvananda/netlink", "github.com/vishvananda/netns", "github.com/safchain/ethtool",
 			"github.com/k8snetworkplumbingwg/sriovnet", "golang.org/x/sys", "k8s.io/kubelet", "google.golang.org/grpc"},
 			reason: "sriov is a leaf that others may import from outside: it knows devices and the kernel, and neither pods' networks nor OVSDB"},
 		{dir: "offload", ours: []string{"pkg/api"}, others: []string{"github.com/vishvananda/netlink", "github.com/safchain/ethtool", "golang.org/x/sys"},

@@ -1,6 +1,6 @@
 package sriov
 
-import "net"
+import "fmt"
 
 // Flavour is what a devlink port is for.
 type Flavour uint16
@@ -24,8 +24,10 @@ type Port struct {
 	PF, VF, SF  int
 	Netdev      string // "": none is here
 	IfIndex     int    // of Netdev; 0: not known
-	MAC         net.HardwareAddr
 }
+
+// String is what devlink calls the port.
+func (p Port) String() string { return fmt.Sprintf("%s/%s/%d", p.Bus, p.Device, p.Index) }
 
 // Devlink is what is asked of the kernel's devlink. Kernel implements it, and
 // sriovtest.Devlink. Where the kernel has no devlink, or a device none, errors are

@@ -47,13 +47,9 @@ func (k *KernelDevlink) Ports() ([]Port, error) {
 }
 
 func portOf(p *netlink.DevlinkPort) Port {
-	out := Port{Bus: p.BusName, Device: p.DeviceName, Index: p.PortIndex, Flavour: Flavour(p.PortFlavour), Netdev: p.NetdeviceName,
+	return Port{Bus: p.BusName, Device: p.DeviceName, Index: p.PortIndex, Flavour: Flavour(p.PortFlavour), Netdev: p.NetdeviceName,
 		IfIndex: int(p.NetdevIfIndex), Number: orNone(p.PortNumber), PF: orNone(p.PfNumber), VF: orNone(p.VfNumber), SF: orNone(p.SfNumber),
 		Controller: max(orNone(p.ControllerNumber), 0), External: p.External != nil && *p.External}
-	if p.Fn != nil {
-		out.MAC = p.Fn.HwAddr
-	}
-	return out
 }
 
 func orNone[T uint16 | uint32](n *T) int {

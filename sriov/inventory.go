@@ -43,26 +43,45 @@ func (i *Inventory) Ports() ([]Port, error) {
 // Resolve finds a device by its id. What does not exist, or is no function of a NIC, is
 // a *DeviceError; a device that exists and cannot be used is returned with its Faults.
 func (i *Inventory) Resolve(id string) (Device, error) {
-	lower := strings.ToLower(id)
+	id, err := CanonicalID(id)
 	switch {
+	case err != nil:
+		return Device{}, err
 	case strings.HasPrefix(id, softPrefix):
 		return i.soft(id)
-	case pciAddress.MatchString(lower):
-		return i.virtualFunction(lower)
+	case pciAddress.MatchString(id):
+		return i.virtualFunction(id)
 	case simulated.MatchString(id):
 		m := simulated.FindStringSubmatch(id)
 		n, err := strconv.Atoi(m[2])
 		if err != nil {
-			return Device{}, i.unknown(id)
+			return Device{}, unknown(id)
 		}
 		return i.simulatedFunction(id, m[1], n)
-	case auxiliary.MatchString(id):
-		return i.scalableFunction(id)
 	}
-	return Device{}, i.unknown(id)
+	return i.scalableFunction(id)
 }
 
-func (i *Inventory) unknown(id string) error {
+// CanonicalID is the one spelling of a device's id; an error when it is of no form that
+// an id has. It says nothing of whether the device exists.
+func CanonicalID(id string) (string, error) {
+	if lower := strings.ToLower(id); pciAddress.MatchString(lower) {
+		return lower, nil
+	}
+	if strings.HasPrefix(id, softPrefix) {
+		_, _, err := SoftNames(id)
+		return id, err
+	}
+	if len(id) > longestID || !simulated.MatchString(id) && !auxiliary.MatchString(id) {
+		return "", unknown(id)
+	}
+	return id, nil
+}
+
+// longestID is more than any device's name has.
+const longestID = 64
+
+func unknown(id string) error {
 	return &DeviceError{fmt.Sprintf("%.64q", id), "id", "it is no PCI address, auxiliary device or soft device",
 		"give the id that the device plugin gave, such as 0000:03:00.2, mlx5_core.sf.4 or soft-a-0", ErrNotFound}
 }
@@ -290,3 +309,19 @@ func (i *Inventory) peerOf(name string) (string, error) {
 
 // IsNotFound reports whether an error is of a device that does not exist.
 func IsNotFound(err error) bool { return errors.Is(err, ErrNotFound) }
+
+// port is the devlink port of a function.
+func (i *Inventory) port(d Device) (Port, error) {
+	t, err := i.ports.get()
+	if err != nil {
+		return Port{}, err
+	}
+	f := function{PCIVF, d.PF.Number, d.Index}
+	if d.Kind == SF {
+		f.flavour = PCISF
+	}
+	if found := t.find(d.PF, f); len(found) == 1 {
+		return found[0], nil
+	}
+	return Port{}, &DeviceError{d.ID, "devlink", "it has no port", "look at devlink port show", nil}
+}

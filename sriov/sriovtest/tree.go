@@ -16,10 +16,22 @@ type Tree struct {
 	next int // index of the next network device
 }
 
+// Dir makes a directory that goes with the test, in memory where that can be had: a tree
+// has hundreds of files, and records are synced.
+func Dir(tb testing.TB) string {
+	tb.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "portolan-sriov-")
+	if err != nil {
+		return tb.TempDir()
+	}
+	tb.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
 // NewTree makes an empty sysfs, which goes with the test.
 func NewTree(tb testing.TB) *Tree {
 	tb.Helper()
-	t := &Tree{Root: tb.TempDir(), tb: tb, next: 2}
+	t := &Tree{Root: Dir(tb), tb: tb, next: 2}
 	for _, dir := range []string{"class/net", "bus/pci/devices", "bus/pci/drivers", "bus/auxiliary/devices", "devices/virtual/net"} {
 		t.dir(dir)
 	}
@@ -143,8 +155,8 @@ func (t *Tree) Add(n Netdev) int {
 func (t *Tree) Drop(name string) {
 	dir, err := filepath.EvalSymlinks(t.path("class/net", name))
 	t.check(err)
-	t.check(os.RemoveAll(dir))
 	t.Remove("class/net/" + name)
+	t.check(os.RemoveAll(dir))
 }
 
 // Bond puts network devices into a bond.
