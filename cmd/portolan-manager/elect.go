@@ -138,6 +138,7 @@ func (e election) lead(ctx context.Context) error {
 		Recall: e.recallNetworkIDs, Keep: e.keepNetworkIDs, Found: c.claimed,
 	})
 	c.follow(k)
+	c.taps[kube.Nodes] = l.tap()
 	c.told = func(statements int, writes uint64) {
 		e.metrics.ShowTold(statements, writes)
 		if e.told != nil {

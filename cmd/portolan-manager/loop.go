@@ -3,13 +3,13 @@ package main
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/workqueue"
 
 	"github.com/portolan-cni/portolan/cmd/portolan-manager/assign"
@@ -18,14 +18,16 @@ import (
 
 // loop brings nodes' annotations to what the assigner decides: one goroutine, one
 // node at a time, so that the assigner needs no lock. A node that cannot be
-// written is tried again later and delays no other.
+// written is tried again later and delays no other. It hears of nodes by its tap.
 type loop struct {
 	client   kube.Client
 	assigner *assign.Assigner
 	log      *slog.Logger
 	queue    workqueue.TypedRateLimitingInterface[string]
-	nodes    cache.Store
-	informer cache.Controller
+	all      chan struct{} // closed when every node there was is known
+
+	mu    sync.Mutex // guards nodes
+	nodes map[string]*corev1.Node
 
 	said map[string]map[assign.Finding]time.Time // when a node's finding was last told, by node
 	now  func() time.Time
@@ -45,34 +47,47 @@ func newLoop(client kube.Client, a *assign.Assigner, log *slog.Logger) *loop {
 	limit := workqueue.NewTypedItemExponentialFailureRateLimiter[string](200*time.Millisecond, time.Minute)
 	l := &loop{
 		client: client, assigner: a, log: log, queue: workqueue.NewTypedRateLimitingQueue(limit),
+		all: make(chan struct{}), nodes: map[string]*corev1.Node{},
 		said: map[string]map[assign.Finding]time.Time{}, now: time.Now,
 		recall: func(context.Context) assign.Record { return assign.Record{} }, keep: func(context.Context, assign.Record) error { return nil },
 		found: func(string, []assign.Finding) {}, event: func(string, assign.Finding) {}, synced: func() {}, looked: func() {}, done: func(string) {},
 	}
-	l.nodes, l.informer = kube.NewNodeInformer(client, cache.ResourceEventHandlerDetailedFuncs{
-		AddFunc: func(o any, initial bool) {
-			if !initial { // the first ones are taken in order of age, in run
-				l.queue.Add(o.(*corev1.Node).Name)
-			}
-		},
-		UpdateFunc: func(_, o any) { l.queue.Add(o.(*corev1.Node).Name) },
-		DeleteFunc: func(o any) {
-			if key, err := cache.DeletionHandlingMetaNamespaceKeyFunc(o); err == nil {
-				l.queue.Add(key)
-			}
-		},
-	})
 	return l
+}
+
+// tap is how the loop hears of nodes. The first ones are taken in order of age, in run.
+func (l *loop) tap() kube.Tap {
+	know := func(o any, there bool) {
+		n := o.(*corev1.Node)
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if there {
+			l.nodes[n.Name] = n
+		} else {
+			delete(l.nodes, n.Name)
+		}
+		select {
+		case <-l.all:
+			l.queue.Add(n.Name)
+		default:
+		}
+	}
+	return kube.Tap{
+		Put: func(o any) { know(o, true) }, Drop: func(o any) { know(o, false) }, Synced: func() { close(l.all) },
+	}
+}
+
+func (l *loop) node(name string) *corev1.Node {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.nodes[name]
 }
 
 // run allocates until ctx ends.
 func (l *loop) run(ctx context.Context) error {
-	var wg sync.WaitGroup
-	defer wg.Wait()
-	wg.Go(func() { l.informer.RunWithContext(ctx) })
 	defer context.AfterFunc(ctx, l.queue.ShutDown)()
 	select {
-	case <-l.informer.HasSyncedChecker().Done():
+	case <-l.all:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -94,10 +109,9 @@ func (l *loop) run(ctx context.Context) error {
 
 // takeOver reserves what every node has before any node is given something new.
 func (l *loop) takeOver(ctx context.Context) {
-	var nodes []*corev1.Node
-	for _, o := range l.nodes.List() {
-		nodes = append(nodes, o.(*corev1.Node))
-	}
+	l.mu.Lock()
+	nodes := slices.Collect(maps.Values(l.nodes))
+	l.mu.Unlock()
 	l.assigner.TakeOver(nodes, l.recall(ctx))
 	l.kept = l.assigner.Record() // what nodes have, the next leader sees by itself
 	for _, n := range nodes {
@@ -107,12 +121,11 @@ func (l *loop) takeOver(ctx context.Context) {
 
 // reconcile brings one node to what it should be.
 func (l *loop) reconcile(ctx context.Context, name string) {
-	o, exists, err := l.nodes.GetByKey(name)
-	if err != nil || !exists {
+	node := l.node(name)
+	if node == nil {
 		l.forget(ctx, name)
 		return
 	}
-	node := o.(*corev1.Node)
 	d := l.assigner.Assign(node)
 	l.tell(name, d.Findings)
 	result := l.write(ctx, node, d.Annotations)

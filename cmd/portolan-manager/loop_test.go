@@ -24,6 +24,7 @@ import (
 	ktesting "k8s.io/client-go/testing"
 
 	"github.com/portolan-cni/portolan/cmd/portolan-manager/assign"
+	"github.com/portolan-cni/portolan/pkg/intent"
 	"github.com/portolan-cni/portolan/pkg/intent/kube"
 )
 
@@ -59,7 +60,14 @@ type started struct {
 	events []string
 }
 
-// start runs a loop until the test ends.
+// deaf is a Sink for who listens by a tap alone.
+type deaf struct{}
+
+func (deaf) Put(intent.Object)  {}
+func (deaf) Delete(intent.Key)  {}
+func (deaf) Synced(kube.Source) {}
+
+// start runs a loop, and the watch that it hears, until the test ends.
 func start(t *testing.T, client *fake.Clientset, clusterSubnets ...string) (*started, context.CancelFunc) {
 	t.Helper()
 	a, err := assign.New(clusterSubnets, time.Now)
@@ -77,9 +85,11 @@ func start(t *testing.T, client *fake.Clientset, clusterSubnets ...string) (*sta
 		}
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan struct{})
-	go func() { defer close(ended); _ = l.run(ctx) }()
-	stop := func() { cancel(); <-ended }
+	var parts sync.WaitGroup
+	watch := &kube.Watch{Client: client, Sink: deaf{}, Sources: []kube.Source{kube.Nodes}, Taps: map[kube.Source]kube.Tap{kube.Nodes: l.tap()}}
+	parts.Go(func() { _ = watch.Run(ctx) })
+	parts.Go(func() { _ = l.run(ctx) })
+	stop := func() { cancel(); parts.Wait() }
 	t.Cleanup(stop)
 	return s, stop
 }

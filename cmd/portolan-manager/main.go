@@ -15,6 +15,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"k8s.io/klog/v2"
+
+	"github.com/portolan-cni/portolan/cmd/portolan-manager/networks"
 )
 
 func main() {
@@ -60,21 +62,17 @@ func command() *cobra.Command {
 	return c
 }
 
-// objectQPS is how many requests a second Networks and what belongs to them may
-// take: hundreds of definitions, created at once, settle in seconds.
-const objectQPS = 200
-
 // run connects, serves and takes part in the election until ctx ends.
 func run(ctx context.Context, cfg Config, log *slog.Logger) error {
 	client, err := cfg.Client.Connect()
 	if err != nil {
 		return err
 	}
-	networks, err := cfg.Client.ConnectNodeNetworks()
+	nodes, err := cfg.Client.ConnectNodeNetworks()
 	if err != nil {
 		return err
 	}
-	objects, err := cfg.Client.ConnectResources(objectQPS)
+	objects, err := cfg.Client.ConnectResources(networks.QPS)
 	if err != nil {
 		return err
 	}
@@ -88,5 +86,5 @@ func run(ctx context.Context, cfg Config, log *slog.Logger) error {
 			log.Warn("metrics server not closed", "err", err)
 		}
 	}()
-	return elect(ctx, election{cfg: cfg, client: client, networks: networks, objects: objects, log: log, metrics: m})
+	return elect(ctx, election{cfg: cfg, client: client, networks: nodes, objects: objects, log: log, metrics: m})
 }

@@ -51,6 +51,7 @@ type crier struct {
 	told     func(statements int, writes uint64) // after each round
 	stated   map[intent.Key]kube.Target          // what has been said, and of which pod of a name
 	keeper   *networks.Keeper                    // is handed what is watched; may be nil
+	taps     map[kube.Source]kube.Tap            // of those who need more of an object than its intent
 
 	definitions map[intent.Key]string // UIDs of those that something is wrong with; of the loop
 
@@ -71,7 +72,7 @@ func newCrier(client kube.Client, nodes kube.NodeNetworks, plan *intent.Cluster,
 	c := &crier{
 		client: client, networks: nodes, plan: plan, log: log, board: fold.NewBoard(),
 		teller: kube.NewTeller(client, "portolan-manager"), told: func(int, uint64) {}, bell: make(chan struct{}, 1),
-		stated:  map[intent.Key]kube.Target{},
+		stated: map[intent.Key]kube.Target{}, taps: map[kube.Source]kube.Tap{},
 		missing: map[string]struct{}{fromAllocation: {}, fromNodeNetworks: {}},
 	}
 	for _, s := range []kube.Source{kube.Nodes, kube.Namespaces, kube.Pods} {
@@ -132,6 +133,7 @@ func (c *crier) happened(ctx context.Context, node string, f assign.Finding) {
 // called before run.
 func (c *crier) follow(k *networks.Keeper) {
 	c.keeper = k
+	maps.Copy(c.taps, k.Taps())
 	for _, source := range []string{fromClaims, string(kube.Networks), string(kube.PhysicalNetworks)} {
 		c.missing[source] = struct{}{}
 	}
@@ -208,7 +210,7 @@ func (c *crier) run(ctx context.Context) {
 	defer wg.Wait()
 	c.driver.Sink().Put(c.plan)
 	wg.Go(func() { _ = c.driver.Run(ctx) }) // these three end with ctx alone
-	watch := &kube.Watch{Client: c.client, Sink: c, Problems: c.doorFound}
+	watch := &kube.Watch{Client: c.client, Sink: c, Problems: c.doorFound, Taps: c.taps}
 	if c.keeper != nil {
 		watch.Dynamic = c.keeper.Client
 		watch.Sources = []kube.Source{kube.Nodes, kube.Namespaces, kube.Pods, kube.Networks, kube.PhysicalNetworks}

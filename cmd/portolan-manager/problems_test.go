@@ -136,6 +136,32 @@ func (w *world) writes() (out []string) {
 	return out
 }
 
+// TestOneWatchOfEachResource: what several parts of a leader read is sent to it once.
+func TestOneWatchOfEachResource(t *testing.T) {
+	w := &world{t: t, networks: newNetworks(), client: fake.NewClientset(testNode("a", 1, "2", subnet("10.244.0.0/24")))}
+	told, stop := w.lead()
+	<-told // every source has been heard
+	stop()
+	watches := map[string]int{}
+	for _, a := range append(w.client.Actions(), w.networks.Actions()...) {
+		if a.GetVerb() == "watch" {
+			watches[a.GetResource().Resource]++
+		}
+	}
+	for _, of := range []string{
+		"nodes", "namespaces", "pods", "nodenetworks", "networks", "physicalnetworks", "addressblocks", "ipamclaims",
+		"network-attachment-definitions", "userdefinednetworks", "clusteruserdefinednetworks",
+	} {
+		if watches[of] != 1 {
+			t.Errorf("%d watches of %s", watches[of], of)
+		}
+		delete(watches, of)
+	}
+	if len(watches) > 0 {
+		t.Errorf("more watches than the test knows: %v", watches)
+	}
+}
+
 // TestEventsSayWhatIsWrongOnce has something wrong of every scope: a malformed
 // annotation of a pod, one of a node, two nodes with one address, an exhausted plan, a
 // refused machine, a problem on one node. Each gets one Event, the next leader writes

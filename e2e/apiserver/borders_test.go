@@ -101,6 +101,7 @@ func testNetworkBorders(t *testing.T, c *cluster) {
 	c.refused(t, tenant, `{"apiVersion":"portolan.io/v1alpha1","kind":"Network","metadata":{"name":"blue"},"spec":{"id":8}}`, "Network blue is portolan-manager's")
 	c.refused(t, tenant, `{"apiVersion":"portolan.io/v1alpha1","kind":"Network","metadata":{"name":"blue"},"spec":{"definitions":["plain/blue"]}}`, "Network blue is portolan-manager's")
 	c.must(t, admin, `{"apiVersion":"portolan.io/v1alpha1","kind":"Network","metadata":{"name":"blue"},"spec":{"namespaceSelector":{"matchExpressions":[{"key":"wire","operator":"In","values":["yes"]}]}}}`)
+	c.must(t, manager, `{"apiVersion":"portolan.io/v1alpha1","kind":"Network","metadata":{"name":"blue","labels":{"portolan.io/limited":""}}}`) // as it does, see testNetworks
 	words := "namespace plain is not among those that network blue's spec.namespaceSelector chooses"
 	c.soon(t, tenant, definition("plain/mine", `"name":"blue","topology":"layer2"`), words)
 	c.refused(t, tenant, definition("plain/blue", `"topology":"layer2"`), words) // the definition's name is the network's

@@ -1,25 +1,17 @@
 package apiserver
 
 import (
-	"context"
-	"fmt"
-	"log/slog"
 	"net/netip"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
-	mgr "github.com/portolan-cni/portolan/cmd/portolan-manager/networks"
-	"github.com/portolan-cni/portolan/pkg/api/v1alpha1"
 	"github.com/portolan-cni/portolan/pkg/intent"
-	"github.com/portolan-cni/portolan/pkg/intent/kube"
 )
 
 // testNetworks runs portolan-manager's keeper of networks with its own rights, and reads
 // what kubectl shows.
 func testNetworks(t *testing.T, c *cluster) {
-	k := c.keeper(t)
+	k, requests := c.keeper(t)
 	c.must(t, tenant, definition("wired/shared", `"name":"shared","topology":"layer2","subnets":"10.7.0.0/28","allowPersistentIPs":true`)+"---\n"+
 		definition("wired/routed", `"name":"routed","topology":"layer3","subnets":"10.8.0.0/16"`)+"---\n"+
 		definition("wired/over", `"name":"over","topology":"layer2","subnets":"10.244.7.0/24"`))
@@ -63,70 +55,13 @@ func testNetworks(t *testing.T, c *cluster) {
 		{"offset":1,"addresses":["10.7.0.1/28"],"claim":"wired/vm","pod":"wired/d","uid":"d","attachment":"wired/shared","node":"n2"}]}}`, "that are of pods on other nodes")
 	t.Log("\n" + c.kubectl(t, "get", "ipamclaims", "-A"))
 	t.Log("\n" + c.kubectl(t, "get", "addressblocks"))
-	hundreds(t, c)
-}
 
-// hundreds creates 300 definitions at once, and has each become a network with an id.
-func hundreds(t *testing.T, c *cluster) {
-	const n = 300
-	begin := time.Now()
-	var wg sync.WaitGroup
-	for i := range n {
-		wg.Go(func() {
-			key := fmt.Sprintf("wired/many%d", i)
-			if err := c.write(tenant, definition(key, fmt.Sprintf(`"name":"many%d","topology":"layer2","subnets":"11.%d.0.0/24"`, i, i%250))); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	wg.Wait()
-	c.until(t, "all networks ready", func() error {
-		out := c.kubectl(t, "get", "networks", "-o", `jsonpath={range .items[*]}{.metadata.name} {.spec.id} {.status.conditions[0].status}{"\n"}{end}`)
-		ids := map[string]string{}
-		for line := range strings.Lines(out) {
-			f := strings.Fields(line)
-			if !strings.HasPrefix(f[0], "many") || len(f) != 3 || f[2] != "True" {
-				continue
-			}
-			if other := ids[f[1]]; other != "" {
-				t.Fatalf("%s and %s have id %s", other, f[0], f[1])
-			}
-			ids[f[1]] = f[0]
-		}
-		if len(ids) != n {
-			return fmt.Errorf("%d of %d", len(ids), n)
-		}
-		return nil
-	})
-	t.Logf("300 definitions were networks %s after the first was written", time.Since(begin).Round(100*time.Millisecond))
+	c.must(t, admin, `{"apiVersion":"portolan.io/v1alpha1","kind":"Network","metadata":{"name":"shared"},"spec":{"namespaceSelector":{"matchLabels":{"wire":"yes"}}}}`)
+	c.soon(t, tenant, definition("plain/shared", `"name":"shared","topology":"layer2","subnets":"10.7.0.0/28"`),
+		"namespace plain is not among those that network shared's spec.namespaceSelector chooses")
+	thousand(t, c, requests)
 }
 
 type missing struct{ shown string }
 
 func (m *missing) Error() string { return "shown is\n" + m.shown }
-
-// keeper runs portolan-manager's part for networks as portolan-manager.
-func (c *cluster) keeper(t *testing.T) *mgr.Keeper {
-	t.Helper()
-	plan, problems := kube.ParseCluster(&v1alpha1.Cluster{Spec: v1alpha1.ClusterSpec{
-		ClusterSubnets: []string{"10.244.0.0/16/24"}, ServiceSubnets: []string{"10.96.0.0/16"}, MTU: 1400,
-	}})
-	if len(problems) > 0 {
-		t.Fatal(problems)
-	}
-	k := mgr.New(mgr.Config{
-		Client: c.as(manager), Plan: plan, Log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})), Timeout: 5 * time.Second,
-		Recall: func(context.Context) uint64 { return 0 }, Keep: func(context.Context, uint64) error { return nil }, Found: func([]mgr.Found) {},
-	})
-	for _, n := range []string{"n1", "n2"} {
-		k.Put(&intent.Node{Name: n})
-	}
-	for _, s := range []kube.Source{kube.Pods, kube.Namespaces, kube.Nodes} {
-		k.Synced(s)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan struct{})
-	go func() { defer close(done); k.Run(ctx) }()
-	t.Cleanup(func() { cancel(); <-done })
-	return k
-}

@@ -203,8 +203,8 @@ func (c *cluster) kubectl(t *testing.T, args ...string) string {
 	return string(out)
 }
 
-// as is a client by which somebody writes.
-func (c *cluster) as(w who) dynamic.Interface {
+// configOf is how somebody reaches the server.
+func (c *cluster) configOf(w who) *rest.Config {
 	cfg := rest.CopyConfig(c.config)
 	if w.name != admin.name {
 		cfg.Impersonate = rest.ImpersonationConfig{UserName: w.name, Groups: w.groups}
@@ -212,7 +212,12 @@ func (c *cluster) as(w who) dynamic.Interface {
 			cfg.Impersonate.Extra = map[string][]string{"authentication.kubernetes.io/node-name": {w.node}}
 		}
 	}
-	client, err := dynamic.NewForConfig(cfg)
+	return cfg
+}
+
+// as is a client by which somebody writes.
+func (c *cluster) as(w who) dynamic.Interface {
+	client, err := dynamic.NewForConfig(c.configOf(w))
 	if err != nil {
 		panic(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -122,6 +123,9 @@ func (s *server) patch(a ktesting.Action) (bool, runtime.Object, error) {
 		return true, nil, apierrors.NewConflict(a.GetResource().GroupResource(), p.GetName(), errors.New("another version"))
 	}
 	delete(body, "metadata")
+	if labels, ok := meta["labels"]; ok {
+		body["metadata"] = map[string]any{"labels": labels}
+	}
 	if a.GetSubresource() == "status" {
 		delete(body, "spec")
 	} else {
@@ -188,9 +192,10 @@ type lab struct {
 	stop   func()
 	rounds chan struct{}
 
-	mu    sync.Mutex // guards what follows
-	found map[string]Found
-	high  *uint64 // as the Lease has it
+	mu     sync.Mutex // guards what follows
+	found  map[string]Found
+	high   *uint64      // as the Lease has it
+	leased atomic.Int32 // how often that was written
 }
 
 // begin starts a Keeper, as one that has become leader.
@@ -206,7 +211,7 @@ func begin(t *testing.T, s *server, high *uint64) *lab {
 	l.k = New(Config{
 		Client: s, Plan: plan, Log: slog.New(slog.DiscardHandler), Timeout: 5 * time.Second,
 		Recall: func(context.Context) uint64 { return *high },
-		Keep:   func(_ context.Context, h uint64) error { *high = h; return nil },
+		Keep:   func(_ context.Context, h uint64) error { *high = h; l.leased.Add(1); return nil },
 		Found: func(list []Found) {
 			l.mu.Lock()
 			defer l.mu.Unlock()
@@ -221,9 +226,11 @@ func begin(t *testing.T, s *server, high *uint64) *lab {
 		l.k.Synced(src)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() { defer close(done); l.k.Run(ctx) }()
-	l.stop = func() { cancel(); <-done }
+	var parts sync.WaitGroup
+	watch := &kube.Watch{Dynamic: s, Sink: l.k, Sources: []kube.Source{kube.Networks, kube.PhysicalNetworks}, Taps: l.k.Taps()}
+	parts.Go(func() { _ = watch.Run(ctx) })
+	parts.Go(func() { l.k.Run(ctx) })
+	l.stop = func() { cancel(); parts.Wait() }
 	t.Cleanup(l.stop)
 	return l
 }

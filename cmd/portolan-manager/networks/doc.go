@@ -1,9 +1,11 @@
 // Package networks keeps one Network object for each logical network, as package
 // claims decides, and folds what nodes say of PhysicalNetworks into their status.
 //
-//	definitions, Networks, blocks,    ┌───────┐
-//	PhysicalNetworks (own informers) ─┤ world ├─ Decide ─> create, patch, delete
-//	pods, namespaces, nodes (Sink)   ─┘───────┘         └> findings, told as Events
+//	definitions, blocks, IPAMClaims …      ┌───────┐
+//	                     (own informers) ──┤       │
+//	Networks, PhysicalNetworks (Taps)    ──┤ world ├─ Decide ─> create, patch, delete
+//	pods, namespaces, nodes (Sink)       ──┤       │         └> findings, told as Events
+//	                                       └───────┘
 //
 // Every change rings one bell; a round then looks at all there is, and writes what
 // differs, several objects at once. What fails is looked at again in the next round.

@@ -18,14 +18,23 @@ import (
 	"github.com/portolan-cni/portolan/pkg/intent/kube"
 )
 
-// The pace: changes are gathered for a moment; what failed is tried again; counts of
-// pods, which change all the time, are written once in a while.
+// The pace: changes are gathered for a moment, or longer where deciding takes long: it
+// has a fifth of one CPU; what failed is tried again; counts of pods, which change all
+// the time, are written once in a while.
 const (
 	gather     = 50 * time.Millisecond
+	gatherMost = 500 * time.Millisecond
+	gatherFor  = 4 // times what the last decision took
 	tryAgain   = 2 * time.Second
 	countPause = time.Second
 	writers    = 8
+	ahead      = 64 // ids that the Lease has as given: it is written once for as many networks
 )
+
+// QPS is how many requests a second a Keeper's client may make, and twice that in a
+// burst: a thousand definitions, created at once, settle in seconds. Never more than
+// eight are under way, so that a server that is busy is not made busier.
+const QPS = 200
 
 // Config is what a Keeper is told, and whom it tells.
 type Config struct {
@@ -57,6 +66,7 @@ type Keeper struct {
 	log  *slog.Logger
 	ids  *alloc.IDs
 	high uint64        // on the Lease
+	took time.Duration // to decide, the last time
 	bell chan struct{} // holds one ring
 
 	mu      sync.Mutex // guards what follows
@@ -100,8 +110,8 @@ func New(c Config) *Keeper {
 		refused: map[string]refusal{}, ipam: map[string]*ipamclaims.IPAMClaim{}, bound: map[string]string{}, peopled: map[string]int{},
 		departed: map[string]time.Time{}, resting: map[string]time.Time{}, rests: map[string]struct{}{}, claimed: map[string]map[string]struct{}{},
 	}
-	for _, s := range []string{string(kube.Pods), string(kube.Namespaces), string(kube.Nodes)} {
-		k.missing[s] = struct{}{}
+	for _, s := range []kube.Source{kube.Pods, kube.Namespaces, kube.Nodes, kube.Networks, kube.PhysicalNetworks} {
+		k.missing[string(s)] = struct{}{}
 	}
 	for _, s := range k.sources() {
 		k.missing[s.name] = struct{}{}
@@ -140,7 +150,7 @@ func (k *Keeper) Run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(gather):
+		case <-time.After(min(max(gather, gatherFor*k.took), gatherMost)):
 		}
 		if !k.complete() {
 			continue
@@ -193,6 +203,7 @@ func (k *Keeper) round(ctx context.Context) time.Duration {
 
 // decide makes the round's decisions into writes.
 func (k *Keeper) decide(ctx context.Context) ([]write, []Found, error) {
+	begin := time.Now()
 	k.mu.Lock()
 	k.world.MTU = k.tunnelMTU()
 	d := claims.Decide(&k.world)
@@ -216,7 +227,9 @@ func (k *Keeper) decide(ctx context.Context) ([]write, []Found, error) {
 	todo = append(todo, k.userDefinedWrites()...)
 	k.rest(d)
 	k.mu.Unlock()
+	k.took = time.Since(begin)
 	if high := k.ids.High(); high > k.high {
+		high += ahead
 		ctx, cancel := context.WithTimeout(ctx, k.Timeout)
 		defer cancel()
 		if err := k.Keep(ctx, high); err != nil {

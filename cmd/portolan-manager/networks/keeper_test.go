@@ -63,8 +63,8 @@ func TestNetworkFollowsItsDefinitions(t *testing.T) {
 	l.wait("its end", func() bool { return l.network("blue") == nil })
 	l.define("d/net", config("red", layer2))
 	l.wait("another id, for the first one rests", l.ready("red", 2, "d/net"))
-	if high != 3 {
-		t.Errorf("the Lease says %d", high)
+	if high != 2+ahead || l.leased.Load() != 1 {
+		t.Errorf("the Lease says %d after %d writes", high, l.leased.Load())
 	}
 }
 
@@ -128,13 +128,55 @@ func TestAdministratorsSelectorStays(t *testing.T) {
 	l.define("a/net", config("blue", layer2))
 	l.define("b/net", config("blue", layer2))
 	l.wait("the network", l.ready("blue", 1, "a/net", "b/net"))
-	body := []byte(`{"spec":{"namespaceSelector":{"matchLabels":{"team":"x"}}}}`)
-	if _, err := l.s.Resource(resource("networks")).Patch(t.Context(), "blue", types.MergePatchType, body, metav1.PatchOptions{}); err != nil {
-		t.Fatal(err)
+	write := func(body string) {
+		if _, err := l.s.Resource(resource("networks")).Patch(t.Context(), "blue", types.MergePatchType, []byte(body), metav1.PatchOptions{}); err != nil {
+			t.Fatal(err)
+		}
 	}
+	limited := func() bool { _, ok := l.network("blue").Labels[labelLimited]; return ok }
+	if limited() {
+		t.Error("a network without a selector has the label of those that have one")
+	}
+	write(`{"spec":{"namespaceSelector":{"matchLabels":{"team":"x"}}}}`)
 	l.wait("the other namespace to be refused", l.says("blue", "True", "Forbidden", "b/net: namespace b is not among"))
 	if n := l.network("blue"); n.Spec.NamespaceSelector == nil || !slices.Equal(n.Spec.Definitions, []string{"a/net"}) {
 		t.Errorf("%+v", n.Spec)
+	}
+	l.wait("the label by which admission knows it", limited)
+	write(`{"metadata":{"labels":{"portolan.io/limited":null,"mine":"x"}}}`)
+	l.wait("the label to be set back", limited)
+	write(`{"spec":{"namespaceSelector":null}}`)
+	l.wait("both claims", l.says("blue", "True", "Accepted", ""))
+	l.wait("no label", func() bool { return !limited() })
+	if n := l.network("blue"); n.Labels["mine"] != "x" || !slices.Equal(n.Spec.Definitions, []string{"a/net", "b/net"}) {
+		t.Errorf("labels %v, %+v", n.Labels, n.Spec)
+	}
+}
+
+// TestWritesOfANetwork counts them: one makes it, one says its status, and the Lease is
+// written once for many.
+func TestWritesOfANetwork(t *testing.T) {
+	const n = 40
+	s := newServer()
+	var high uint64
+	before := &lab{t: t, s: s}
+	for i := range n {
+		before.define(fmt.Sprintf("a/net%d", i), config(fmt.Sprintf("net%d", i), fmt.Sprintf(`"topology":"layer2","subnets":"11.%d.0.0/16"`, i)))
+	}
+	l := begin(t, s, &high)
+	all := func() bool {
+		for i := range n {
+			if !l.says(fmt.Sprintf("net%d", i), "True", "Accepted", "")() {
+				return false
+			}
+		}
+		return true
+	}
+	l.wait("all", all)
+	l.define("a/last", config("last", layer2)) // what one round would write anew, the next has written
+	l.wait("one more", l.says("last", "True", "Accepted", ""))
+	if made, said := s.count("create networks"), s.count("patch networks"); made != n+1 || said != n+1 || l.leased.Load() != 1 {
+		t.Errorf("%d networks took %d creations, %d patches and %d writes of the Lease", n+1, made, said, l.leased.Load())
 	}
 }
 

@@ -22,7 +22,7 @@ type source struct {
 	name string
 	of   schema.GroupVersionResource
 	put  func(*unstructured.Unstructured) error
-	drop func(key string, last *unstructured.Unstructured)
+	drop func(key string)
 }
 
 // Definitions names the resource of NetworkAttachmentDefinitions.
@@ -30,20 +30,12 @@ func Definitions() schema.GroupVersionResource {
 	return schema.GroupVersionResource{Group: "k8s.cni.cncf.io", Version: "v1", Resource: "network-attachment-definitions"}
 }
 
+// sources are followed by the Keeper itself, for nobody else in the manager reads them.
 func (k *Keeper) sources() []source {
 	return append(k.userDefinedSources(), []source{
 		{
-			name: "networks", of: resource("networks"),
-			put: func(u *unstructured.Unstructured) error { _, err := k.learn(u); return err },
-			drop: func(_ string, last *unstructured.Unstructured) {
-				if n, err := decode[v1alpha1.Network](last); err == nil {
-					k.dropNetwork(n)
-				}
-			},
-		},
-		{
 			name: "definitions", of: Definitions(), put: k.putDefinition,
-			drop: func(key string, _ *unstructured.Unstructured) { k.setDefinition(key, nil, nil) },
+			drop: func(key string) { k.setDefinition(key, nil, nil) },
 		},
 		{
 			name: "blocks", of: resource("addressblocks"),
@@ -54,7 +46,7 @@ func (k *Keeper) sources() []source {
 				}
 				return err
 			},
-			drop: func(key string, _ *unstructured.Unstructured) { k.setBlock(key, nil) },
+			drop: func(key string) { k.setBlock(key, nil) },
 		},
 		{
 			name: "ipamclaims", of: kube.ClaimResource(),
@@ -65,20 +57,26 @@ func (k *Keeper) sources() []source {
 				}
 				return err
 			},
-			drop: func(key string, _ *unstructured.Unstructured) { k.setClaim(key, nil) },
-		},
-		{
-			name: "physicalnetworks", of: resource("physicalnetworks"),
-			put: func(u *unstructured.Unstructured) error {
-				p, err := decode[v1alpha1.PhysicalNetwork](u)
-				if err == nil {
-					k.setPhysical(p.Name, p)
-				}
-				return err
-			},
-			drop: func(key string, _ *unstructured.Unstructured) { k.setPhysical(key, nil) },
+			drop: func(key string) { k.setClaim(key, nil) },
 		},
 	}...)
+}
+
+// Taps are the Keeper's ears at the manager's watch: for what it and the watch's Sink
+// both read.
+func (k *Keeper) Taps() map[kube.Source]kube.Tap {
+	return map[kube.Source]kube.Tap{
+		kube.Networks: {
+			Put:    func(o any) { k.setNetwork(o.(*v1alpha1.Network)) },
+			Drop:   func(o any) { k.dropNetwork(o.(*v1alpha1.Network)) },
+			Synced: func() { k.heard(string(kube.Networks)) },
+		},
+		kube.PhysicalNetworks: {
+			Put:    func(o any) { k.setPhysical(o.(*v1alpha1.PhysicalNetwork).Name, o.(*v1alpha1.PhysicalNetwork)) },
+			Drop:   func(o any) { k.setPhysical(o.(*v1alpha1.PhysicalNetwork).Name, nil) },
+			Synced: func() { k.heard(string(kube.PhysicalNetworks)) },
+		},
+	}
 }
 
 // follow keeps what is known of one resource until ctx ends.
@@ -108,7 +106,7 @@ func (k *Keeper) follow(ctx context.Context, s source) {
 					o = gone.Obj
 				}
 				if u, ok := o.(*unstructured.Unstructured); ok {
-					s.drop(cache.MetaObjectToName(u).String(), u)
+					s.drop(cache.MetaObjectToName(u).String())
 				}
 			},
 		},

@@ -86,7 +86,7 @@ func (k *Keeper) userDefinedSources() []source {
 				}
 				return err
 			},
-			drop: func(key string, _ *unstructured.Unstructured) { k.setUserDefined(kind+"/"+key, nil) },
+			drop: func(key string) { k.setUserDefined(kind+"/"+key, nil) },
 		}
 	}
 	return []source{

@@ -107,7 +107,6 @@ func present[T any, P interface {
 
 // decodeTo makes an object of a type, without what nobody reads.
 func decodeTo[T any](u *unstructured.Unstructured) (any, error) {
-	unstructured.RemoveNestedField(u.Object, "status")
 	unstructured.RemoveNestedField(u.Object, "metadata", "managedFields")
 	unstructured.RemoveNestedField(u.Object, "metadata", "annotations", "kubectl.kubernetes.io/last-applied-configuration")
 	out := new(T)
@@ -118,18 +117,23 @@ func decodeTo[T any](u *unstructured.Unstructured) (any, error) {
 }
 
 // customInformer makes the informer of a source of custom resources.
-func (w *Watch) customInformer(c custom) cache.Controller {
+func (w *Watch) customInformer(s Source, c custom) cache.Controller {
+	_, tapped := w.Taps[s]
 	lw := &cache.ListWatch{}
 	client := w.Dynamic.Resource(c.resource)
 	lw.ListWithContextFunc, lw.WatchFuncWithContext = listWatch(client.List, client.Watch, nil)
 	_, controller := cache.NewInformerWithOptions(cache.InformerOptions{
 		ListerWatcher: cache.ToListWatcherWithWatchListSemantics(lw, w.Dynamic), ObjectType: &unstructured.Unstructured{},
-		Handler: w.handler(c.parse, func(func(any), string) {}),
+		Handler: w.handler(w.Taps[s], c.parse, func(func(any), string) {}),
 		Transform: func(o any) (any, error) {
-			if u, ok := o.(*unstructured.Unstructured); ok {
-				return c.decode(u)
+			u, ok := o.(*unstructured.Unstructured)
+			if !ok {
+				return o, nil
 			}
-			return o, nil
+			if !tapped { // no intent has a status
+				unstructured.RemoveNestedField(u.Object, "status")
+			}
+			return c.decode(u)
 		},
 	})
 	return controller
@@ -174,7 +178,7 @@ func (w *Watch) runCustom(ctx context.Context, s Source, c custom) {
 		w.Problems(key, nil)
 		w.mu.Unlock()
 	}
-	w.follow(ctx, s, w.customInformer(c))
+	w.follow(ctx, s, w.customInformer(s, c))
 }
 
 // absent tells that a source has nothing, and why.

@@ -2,10 +2,14 @@ package kube
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -16,6 +20,7 @@ import (
 	ktesting "k8s.io/client-go/testing"
 	"sigs.k8s.io/yaml"
 
+	"github.com/portolan-cni/portolan/pkg/api/v1alpha1"
 	"github.com/portolan-cni/portolan/pkg/intent"
 )
 
@@ -79,6 +84,57 @@ func TestWatchNetworks(t *testing.T) {
 	}
 }
 
+// TestTap: who listens by a tap gets the whole object, a status too, which the Sink has
+// no use for; and the end of one, as it was.
+func TestTap(t *testing.T) {
+	u := object(t, blueNetwork)
+	u.Object["status"] = map[string]any{"pods": int64(3)}
+	client := dynamicfake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(), lists(), u)
+	core := fake.NewClientset(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1", ResourceVersion: "5"}})
+	heard := make(chan string, 10)
+	tap := func(s Source) Tap {
+		say := func(verb string) func(any) {
+			return func(o any) {
+				switch o := o.(type) {
+				case *v1alpha1.Network:
+					heard <- fmt.Sprintf("%s %s, %d pods", verb, o.Name, o.Status.Pods)
+				case *corev1.Node:
+					heard <- fmt.Sprintf("%s %s, version %s", verb, o.Name, o.ResourceVersion)
+				}
+			}
+		}
+		return Tap{Put: say("put"), Drop: say("drop"), Synced: func() { heard <- "all " + string(s) }}
+	}
+	sink := newRecordingSink(t)
+	running(t, (&Watch{
+		Client: core, Dynamic: client, Sink: sink, Sources: []Source{Nodes, Networks, PhysicalNetworks},
+		Taps: map[Source]Tap{Nodes: tap(Nodes), Networks: tap(Networks)},
+	}).Run)
+	expect := func(want ...string) {
+		t.Helper()
+		got := []string{}
+		for range want {
+			select {
+			case s := <-heard:
+				got = append(got, s)
+			case <-time.After(30 * time.Second):
+				t.Fatalf("heard %q, want %q", got, want)
+			}
+		}
+		slices.Sort(got)
+		if !slices.Equal(got, want) {
+			t.Errorf("heard %q, want %q", got, want)
+		}
+	}
+	expect("all networks", "all nodes", "put blue, 3 pods", "put n1, version 5")
+	sink.wait("the Sink", sink.has("Network/blue Node/n1"))
+	if err := client.Resource(customs()[Networks].resource).Delete(t.Context(), "blue", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	expect("drop blue, 3 pods")
+	sink.wait("the Sink", sink.has("Node/n1"))
+}
+
 // TestWatchWithoutKinds: an API server without the CustomResourceDefinitions holds up
 // nothing, the Problem names what is missing, and they are found when they come.
 func TestWatchWithoutKinds(t *testing.T) {
@@ -87,7 +143,8 @@ func TestWatchWithoutKinds(t *testing.T) {
 		return true, nil, apierrors.NewNotFound(a.GetResource().GroupResource(), "")
 	})
 	sink := newRecordingSink(t)
-	running(t, (&Watch{Client: fake.NewClientset(), Dynamic: client, Sink: sink, Problems: sink.problems}).Run)
+	absent := map[Source]Tap{Definitions: {Synced: func() { t.Error("a tap is told that all of an absent kind was put") }}}
+	running(t, (&Watch{Client: fake.NewClientset(), Dynamic: client, Sink: sink, Problems: sink.problems, Taps: absent}).Run)
 	sink.wait("all sources", func() bool { return len(sink.synced) == len(Sources()) })
 	key := intent.Key{Kind: intent.KindCluster, Name: "network-attachment-definitions.k8s.cni.cncf.io"}
 	sink.wait("a Problem", func() bool { return strings.Contains(sink.bad[key], "apply the CustomResourceDefinition") })

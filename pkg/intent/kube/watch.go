@@ -47,6 +47,28 @@ const (
 	Claims           Source = "ipamclaims"
 )
 
+// Tap is told of a source's objects as the API server has them, trimmed, before intent
+// is made of them: for who needs what intent leaves out, such as versions, ages and
+// status, and is to hear no watch of its own. Each may be nil. For one source the calls
+// are made one at a time; an object must not be changed.
+type Tap struct {
+	Put    func(object any) // *corev1.Node, *v1alpha1.Network …
+	Drop   func(object any) // as it was last known
+	Synced func()           // every object there was has been put; never for a kind that is absent
+}
+
+func (t Tap) put(o any) {
+	if t.Put != nil {
+		t.Put(o)
+	}
+}
+
+func (t Tap) drop(o any) {
+	if t.Drop != nil {
+		t.Drop(o)
+	}
+}
+
 // Sources are all that a zone is rendered from.
 func Sources() []Source {
 	return []Source{Nodes, Namespaces, Pods, Networks, AddressBlocks, PhysicalNetworks, Definitions}
@@ -69,6 +91,7 @@ type Watch struct {
 	Dynamic  Dynamic  // for the sources besides Nodes, Namespaces and Pods
 	Sources  []Source // which to follow; nil: all, or without Dynamic those three
 	Node     string   // pods of this node only; "": of all
+	Taps     map[Source]Tap
 
 	mu     sync.Mutex // serialises calls of Sink and Problems
 	synced map[Source]bool
@@ -110,6 +133,9 @@ func (w *Watch) follow(ctx context.Context, s Source, c cache.Controller) {
 	wg.Go(func() { c.RunWithContext(ctx) })
 	select {
 	case <-c.HasSyncedChecker().Done():
+		if tap := w.Taps[s]; tap.Synced != nil {
+			tap.Synced()
+		}
 		w.mu.Lock()
 		w.sync(s)
 		w.mu.Unlock()
@@ -161,7 +187,7 @@ func (w *Watch) informer(s Source) (cache.Controller, error) {
 	default:
 		return nil, fmt.Errorf("unknown source %q", s)
 	}
-	_, c := newInformer(w.Client, lw, object, w.handler(parse, settle))
+	_, c := newInformer(w.Client, lw, object, w.handler(w.Taps[s], parse, settle))
 	return c, nil
 }
 
@@ -195,16 +221,6 @@ func (w *Watch) podOptions(o *metav1.ListOptions) {
 	o.FieldSelector = fields.OneTermNotEqualSelector("spec.nodeName", "").String()
 }
 
-// NewNodeInformer makes an informer of nodes, trimmed as Watch does, for the
-// allocator, which needs what intent leaves out: versions, ages, and annotations
-// as they are written.
-func NewNodeInformer(client Client, handler cache.ResourceEventHandler) (cache.Store, cache.Controller) {
-	lw := &cache.ListWatch{}
-	nodes := client.CoreV1().Nodes()
-	lw.ListWithContextFunc, lw.WatchFuncWithContext = listWatch(nodes.List, nodes.Watch, nil)
-	return newInformer(client, lw, &corev1.Node{}, handler)
-}
-
 // newInformer never resyncs: a consumer that loses what it was told is a bug that
 // repetition would hide.
 func newInformer(client Client, lw *cache.ListWatch, object runtime.Object, handler cache.ResourceEventHandler) (cache.Store, cache.Controller) {
@@ -235,7 +251,7 @@ func listWatch[L runtime.Object](
 // handler turns one informer's events into calls of the Sink. settle follows each
 // of them, and may put objects that have to be looked at again; gone names one that
 // has gone.
-func (w *Watch) handler(parse parseFunc, settle func(put func(any), gone string)) cache.ResourceEventHandler {
+func (w *Watch) handler(tap Tap, parse parseFunc, settle func(put func(any), gone string)) cache.ResourceEventHandler {
 	put := func(object any) {
 		o, problems := parse(object)
 		w.mu.Lock()
@@ -255,10 +271,12 @@ func (w *Watch) handler(parse parseFunc, settle func(put func(any), gone string)
 	}
 	return cache.ResourceEventHandlerFuncs{
 		AddFunc: func(object any) {
+			tap.put(object)
 			put(object)
 			settle(put, "")
 		},
 		UpdateFunc: func(old, object any) {
+			tap.put(object)
 			before, _ := keyOf(old)
 			if now, ok := keyOf(object); ok && now != before {
 				w.end(before) // another network's now
@@ -267,10 +285,14 @@ func (w *Watch) handler(parse parseFunc, settle func(put func(any), gone string)
 			settle(put, "")
 		},
 		DeleteFunc: func(object any) {
+			if last, ok := object.(cache.DeletedFinalStateUnknown); ok {
+				object = last.Obj // its deletion was missed, and is known from a new list
+			}
 			key, ok := keyOf(object)
 			if !ok {
 				return
 			}
+			tap.drop(object)
 			w.end(key)
 			settle(put, key.Name)
 		},
@@ -287,12 +309,8 @@ func (w *Watch) end(key intent.Key) {
 	w.Sink.Delete(key)
 }
 
-// keyOf is the intent key of an object of a source, also of one whose deletion was
-// missed and is known only from a new list.
+// keyOf is the intent key of an object of a source.
 func keyOf(object any) (intent.Key, bool) {
-	if last, ok := object.(cache.DeletedFinalStateUnknown); ok {
-		object = last.Obj
-	}
 	switch o := object.(type) {
 	case *corev1.Node:
 		return intent.Key{Kind: intent.KindNode, Name: o.Name}, true
