@@ -252,6 +252,8 @@ func (s *Shell) Restart() {
 // Down loses the connection to a database: nothing is written to it until Up.
 func (s *Shell) Down(name rows.DB) {
 	s.down[name] = true
+	// What was under way ends with the connection: it must not reach what comes after.
+	s.txns = slices.DeleteFunc(s.txns, func(t engine.Txn) bool { return t.DB == name })
 	s.Event(engine.Event{Down: name})
 }
 
