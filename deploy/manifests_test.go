@@ -243,6 +243,7 @@ func TestRules(t *testing.T) {
 			"nodes,pods get,list,watch,patch", "namespaces list,watch", "networks,physicalnetworks list,watch", "network-attachment-definitions,ipamclaims list,watch",
 			"addressblocks get,list,watch,create,update,delete", "nodenetworks get,list,watch,create", "nodenetworks/status update",
 		},
+		"Role/portolan/portolan-node": {"leases get of portolan-manager"},
 		"ClusterRole//portolan-controller": {
 			"nodes,pods,namespaces list,watch", "networks,addressblocks,physicalnetworks list,watch", "network-attachment-definitions list,watch",
 		},

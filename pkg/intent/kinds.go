@@ -110,6 +110,7 @@ type Node struct {
 	MgmtMAC  string         // k8s.ovn.org/node-mgmt-port-mac-addresses; "": derived from the address
 	Gateway  Gateway        // k8s.ovn.org/l3-gateway-config; zero until the agent has run
 	Labels   map[string]string
+	UID      string // another Node of the name has another; nothing is rendered from it
 }
 
 // Key is Node/name.
@@ -142,7 +143,7 @@ func (n *Node) Equal(o Object) bool {
 	m := o.(*Node)
 	return n.Name == m.Name && n.Zone == m.Zone && n.ID == m.ID && slices.Equal(n.Subnets, m.Subnets) &&
 		n.Chassis == m.Chassis && slices.Equal(n.EncapIPs, m.EncapIPs) && n.MgmtMAC == m.MgmtMAC &&
-		n.Gateway.Equal(m.Gateway) && maps.Equal(n.Labels, m.Labels)
+		n.Gateway.Equal(m.Gateway) && maps.Equal(n.Labels, m.Labels) && n.UID == m.UID
 }
 
 // Namespace carries the labels that namespace selectors read.

@@ -19,6 +19,7 @@ const KindNodeNetwork = "NodeNetwork"
 // +kubebuilder:printcolumn:name="Datapath",type=string,JSONPath=`.status.datapath`
 // +kubebuilder:printcolumn:name="Problems",type=integer,JSONPath=`.status.problemCount`
 // +kubebuilder:printcolumn:name="Waiting",type=integer,JSONPath=`.status.waitingCount`,priority=1
+// +kubebuilder:printcolumn:name="Subnets",type=string,JSONPath=`.status.allocation.subnets`,priority=1
 // +kubebuilder:printcolumn:name="Version",type=string,JSONPath=`.status.version`,priority=1
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 // +kubebuilder:printcolumn:name="Message",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].message`
@@ -93,6 +94,12 @@ type NodeNetworkStatus struct {
 	// +optional
 	PodMTU int `json:"podMTU,omitempty"`
 
+	// Allocation is what the node's pods live with. It goes before annotations of the
+	// Node that somebody has edited while no portolan-manager led. It is kept when the
+	// agent does not know it yet; nil: the node has been given nothing.
+	// +optional
+	Allocation *NodeAllocation `json:"allocation,omitempty"`
+
 	// Version of the agent that wrote this.
 	// +optional
 	Version string `json:"version,omitempty"`
@@ -131,6 +138,18 @@ type NodeNetworkStatus struct {
 	// +listType=map
 	// +listMapKey=type
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// NodeAllocation is the id and the subnets that a node's agent runs with.
+type NodeAllocation struct {
+	// NodeUID of the Node that was given them: one that is registered under its name
+	// later has no part in them.
+	NodeUID string `json:"nodeUID"`
+	// NodeID, 2 to 5000.
+	NodeID int `json:"nodeID"`
+	// Subnets of the default network, one of each family, IPv4 first.
+	// +listType=atomic
+	Subnets []string `json:"subnets"`
 }
 
 // NodePhysicalNetwork is a PhysicalNetwork on one node.

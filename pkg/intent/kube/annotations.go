@@ -70,8 +70,8 @@ func ParseNodeSubnets(s string) ([]netip.Prefix, error) {
 		return nil, fmt.Errorf(`node subnets %q are not of the form {"default":["10.244.1.0/24"]}: %w`, s, err)
 	}
 	list, ok := networks[intent.DefaultNetwork]
-	if !ok {
-		return nil, fmt.Errorf("node subnets %q have no entry %q", s, intent.DefaultNetwork)
+	if !ok || len(list) == 0 {
+		return nil, fmt.Errorf("node subnets %q have no entry %q with a subnet", s, intent.DefaultNetwork)
 	}
 	subnets, err := parsePrefixes(list)
 	if err != nil {

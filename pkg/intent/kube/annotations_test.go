@@ -69,7 +69,7 @@ func TestParseNodeSubnets(t *testing.T) {
 		{in: `{"default":["10.244.1.0/24"]}`, want: prefixes("10.244.1.0/24")},
 		{in: `{"default":"10.244.1.0/24"}`, want: prefixes("10.244.1.0/24")}, // before lists
 		{in: `{"default":["fd00:1::/64","10.244.1.0/24"],"blue":["10.9.0.0/24"]}`, want: prefixes("10.244.1.0/24", "fd00:1::/64")},
-		{in: `{"blue":["10.9.0.0/24"]}`, err: `no entry "default"`},
+		{in: `{"blue":["10.9.0.0/24"]}`, err: `no entry "default"`}, {in: `{"default":[]}`, err: `no entry "default" with a subnet`},
 		{in: `["10.244.1.0/24"]`, err: "not of the form"},
 		{in: `{"default":["10.244.1.5/24"]}`, err: "its network is 10.244.1.0/24"},
 		{in: `{"default":["10.244.1.0/31"]}`, err: "too small"},

@@ -68,7 +68,7 @@ func read[T any](p *problems, annotations map[string]string, name string, parse 
 
 // ParseNode makes a node's intent. A malformed annotation counts as absent.
 func ParseNode(n *corev1.Node, zoning Zoning) (*intent.Node, []rows.Problem) {
-	out := &intent.Node{Name: n.Name, Zone: zoning.Of(n.Name), Labels: maps.Clone(n.Labels)}
+	out := &intent.Node{Name: n.Name, Zone: zoning.Of(n.Name), Labels: maps.Clone(n.Labels), UID: string(n.UID)}
 	p := &problems{key: out.Key()}
 	out.ID, _ = read(p, n.Annotations, AnnotationNodeID, ParseNodeID)
 	out.Subnets, _ = read(p, n.Annotations, AnnotationNodeSubnets, ParseNodeSubnets)

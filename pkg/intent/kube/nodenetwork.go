@@ -107,7 +107,7 @@ const writePause = 5 * time.Second
 
 // NodeNetworkWriter keeps one node's NodeNetwork as declared. Nothing is written
 // that is there already; what a write must not change is kept: since when a unit
-// waits, and when a condition last changed.
+// waits, when a condition last changed, and what the node has been given.
 type NodeNetworkWriter struct {
 	networks NodeNetworks
 	nodes    Client // to own the object by its Node
@@ -234,7 +234,8 @@ func (w *NodeNetworkWriter) create(ctx context.Context) (*unstructured.Unstructu
 	return w.networks.resource().Create(ctx, u, metav1.CreateOptions{})
 }
 
-// carry takes from the status that is there the times that go on.
+// carry takes from the status that is there the times that go on, and the allocation
+// while the agent does not know it: a start, or a refusal, must not lose it.
 func carry(have, want v1alpha1.NodeNetworkStatus, now time.Time) v1alpha1.NodeNetworkStatus {
 	waiting := make([]v1alpha1.WaitingUnit, len(want.Waiting))
 	for i, u := range want.Waiting {
@@ -259,6 +260,9 @@ func carry(have, want v1alpha1.NodeNetworkStatus, now time.Time) v1alpha1.NodeNe
 		conditions[i] = c
 	}
 	want.Waiting, want.Conditions = waiting, conditions
+	if want.Allocation == nil {
+		want.Allocation = have.Allocation
+	}
 	return want
 }
 

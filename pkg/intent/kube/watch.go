@@ -93,6 +93,10 @@ type Watch struct {
 	Node     string   // pods of this node only; "": of all
 	Taps     map[Source]Tap
 
+	// Ran is what Node ran with before this process began: an annotation that is
+	// malformed now counts as that. Zero: not known.
+	Ran Allocation
+
 	mu     sync.Mutex // serialises calls of Sink and Problems
 	synced map[Source]bool
 }
@@ -162,13 +166,14 @@ func (w *Watch) informer(s Source) (cache.Controller, error) {
 	switch s {
 	case Nodes:
 		object = &corev1.Node{}
-		past := newSteady(w.Zoning)
-		parse = func(o any) (intent.Object, []rows.Problem) { return past.node(o.(*corev1.Node)) }
+		past := NewPast(w.Zoning)
+		past.Pin(w.Node, w.Ran)
+		parse = func(o any) (intent.Object, []rows.Problem) { return past.Node(o.(*corev1.Node)) }
 		settle = func(put func(any), gone string) {
 			if gone != "" {
-				past.forget(gone)
+				past.Forget(gone)
 			}
-			for _, n := range past.again() {
+			for _, n := range past.Again() {
 				put(n)
 			}
 		}

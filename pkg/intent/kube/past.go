@@ -13,37 +13,48 @@ import (
 	"github.com/portolan-cni/portolan/pkg/rows"
 )
 
-// steady keeps in force what a Node last said well, so that an annotation that
+// Past keeps in force what a Node last said well, so that an annotation that
 // somebody edits cuts nobody off: what is malformed or removed counts as what it
 // was, and subnets that are another node's as those that the node had. The allocator
 // sets an edited annotation back. It is used by one goroutine.
-type steady struct {
+type Past struct {
 	zoning Zoning
-	nodes  map[string]*steadyNode
+	nodes  map[string]*pastNode
 }
 
-// steadyNode is a node's past.
-type steadyNode struct {
+// pastNode is a node's past.
+type pastNode struct {
 	uid     types.UID
 	held    *intent.Node
 	encap   bool         // the tunnel addresses are an annotation's
+	runs    Allocation   // what it is known to run with; zero: not known
 	refused *corev1.Node // whose subnets are another's; nil: none
 }
 
-func newSteady(zoning Zoning) *steady {
-	return &steady{zoning: zoning, nodes: map[string]*steadyNode{}}
+// NewPast knows nothing of any Node.
+func NewPast(zoning Zoning) *Past {
+	return &Past{zoning: zoning, nodes: map[string]*pastNode{}}
 }
 
-// forget drops a node that has gone.
-func (s *steady) forget(name string) { delete(s.nodes, name) }
+// Pin begins the past of a Node with what it runs with. From that it has its subnets
+// where the annotation is malformed or removed, and to other Nodes they are taken,
+// whatever its annotation says.
+func (s *Past) Pin(name string, runs Allocation) {
+	if runs.UID != "" {
+		s.nodes[name] = &pastNode{uid: types.UID(runs.UID), held: &intent.Node{ID: runs.ID, Subnets: runs.Subnets}, runs: runs}
+	}
+}
 
-// node is ParseNode with the node's past.
-func (s *steady) node(n *corev1.Node) (*intent.Node, []rows.Problem) {
+// Forget drops a node that has gone.
+func (s *Past) Forget(name string) { delete(s.nodes, name) }
+
+// Node is ParseNode with the node's past.
+func (s *Past) Node(n *corev1.Node) (*intent.Node, []rows.Problem) {
 	out, list := ParseNode(n, s.zoning)
 	p := &problems{key: out.Key(), list: list}
 	was := s.nodes[n.Name]
 	if was == nil || was.uid != n.UID { // another machine may have the name
-		was = &steadyNode{uid: n.UID, held: &intent.Node{}}
+		was = &pastNode{uid: n.UID, held: &intent.Node{}}
 		s.nodes[n.Name] = was
 	}
 	said := func(annotation string) bool {
@@ -72,12 +83,16 @@ func (s *steady) node(n *corev1.Node) (*intent.Node, []rows.Problem) {
 	if was.encap = was.encap || said(AnnotationEncapIPs); was.encap && !said(AnnotationEncapIPs) {
 		out.EncapIPs = was.held.EncapIPs
 	}
-	was.held = out
+	if was.held = out; !Covers(out.Subnets, was.runs.Subnets) {
+		held := *out
+		held.Subnets = was.runs.Subnets
+		was.held = &held
+	}
 	return out, p.list
 }
 
 // holder is another node that has one of these subnets, or a part of it.
-func (s *steady) holder(name string, subnets []netip.Prefix) (string, netip.Prefix) {
+func (s *Past) holder(name string, subnets []netip.Prefix) (string, netip.Prefix) {
 	for _, other := range slices.Sorted(maps.Keys(s.nodes)) {
 		if other == name {
 			continue
@@ -91,8 +106,8 @@ func (s *steady) holder(name string, subnets []netip.Prefix) (string, netip.Pref
 	return "", netip.Prefix{}
 }
 
-// again lists the nodes that were refused and may not be any more.
-func (s *steady) again() []*corev1.Node {
+// Again lists the nodes that were refused and may not be any more.
+func (s *Past) Again() []*corev1.Node {
 	var out []*corev1.Node
 	for _, name := range slices.Sorted(maps.Keys(s.nodes)) {
 		n := s.nodes[name].refused
