@@ -54,6 +54,8 @@ func layers() []layer {
 			reason: "which networks there are is decided without I/O, so that any world can be put before it"},
 		{dir: "cmd/portolan-node/door", ours: []string{"pkg/cni", "pkg/intent", "multus"}, others: []string{},
 			reason: "the door is played through by the random soup: it has no connection, file or process of its own"},
+		{dir: "cmd/portolan-node/held", ours: []string{"pkg/intent", "pkg/rows"}, others: []string{},
+			reason: "what a node runs with is played through by the random soup, too: time and the managers' Lease are handed to it"},
 		{dir: "pkg/metrics", ours: []string{"pkg/engine", "pkg/ovsdb", "pkg/intent", "pkg/rows", "pkg/version"},
 			reason: "figures are handed to metrics, or read by it from an engine; it knows no process"},
 		{dir: "pkg/tools", ours: []string{}, others: []string{},

@@ -18,10 +18,10 @@ import (
 	"github.com/portolan-cni/portolan/pkg/intent/kube"
 )
 
-// The Lease's name and terms. A leader gives up a good while before another may
+// The Lease's terms. A leader gives up a good while before another may
 // begin, and no write of it takes longer than that while.
 const (
-	leaseName     = "portolan-manager"
+	leaseName     = kube.ManagerLease
 	leaseDuration = 15 * time.Second
 	renewDeadline = 10 * time.Second
 	retryPeriod   = 2 * time.Second
@@ -125,7 +125,7 @@ func (e election) lead(ctx context.Context) error {
 	l.found = c.allocated
 	l.event = func(node string, f assign.Finding) { c.happened(ctx, node, f) }
 	l.looked = func() { c.heard(fromAllocation) }
-	l.recall, l.keep = e.recall, e.keep
+	l.recall, l.keep, l.runs = e.recall, e.keep, e.runs
 	l.synced = func() { e.metrics.ready.Store(true) }
 	l.done = func(result string) {
 		e.metrics.show(a)

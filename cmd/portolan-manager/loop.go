@@ -32,14 +32,15 @@ type loop struct {
 	said map[string]map[assign.Finding]time.Time // when a node's finding was last told, by node
 	now  func() time.Time
 
-	found  func(node string, list []assign.Finding)   // called with all that is wrong with a node whenever it was looked at
-	event  func(node string, f assign.Finding)        // called once in a while for what has been done to a node
-	kept   assign.Record                              // what the next leader knows
-	recall func(context.Context) assign.Record        // what an earlier leader left
-	keep   func(context.Context, assign.Record) error // tells the next leader; fails for who leads no more
-	synced func()                                     // called when the existing allocations are known
-	looked func()                                     // called once, when every node there was at the start has been looked at
-	done   func(result string)                        // called after each node: "written", "conflict", "failed", or "" for nothing to write
+	found  func(node string, list []assign.Finding)         // called with all that is wrong with a node whenever it was looked at
+	event  func(node string, f assign.Finding)              // called once in a while for what has been done to a node
+	kept   assign.Record                                    // what the next leader knows
+	recall func(context.Context) assign.Record              // what an earlier leader left
+	runs   func(context.Context) map[string]kube.Allocation // what agents say that they run with, by node
+	keep   func(context.Context, assign.Record) error       // tells the next leader; fails for who leads no more
+	synced func()                                           // called when the existing allocations are known
+	looked func()                                           // called once, when every node there was at the start has been looked at
+	done   func(result string)                              // called after each node: "written", "conflict", "failed", or "" for nothing to write
 }
 
 // newLoop makes a loop whose callbacks do nothing.
@@ -49,8 +50,10 @@ func newLoop(client kube.Client, a *assign.Assigner, log *slog.Logger) *loop {
 		client: client, assigner: a, log: log, queue: workqueue.NewTypedRateLimitingQueue(limit),
 		all: make(chan struct{}), nodes: map[string]*corev1.Node{},
 		said: map[string]map[assign.Finding]time.Time{}, now: time.Now,
-		recall: func(context.Context) assign.Record { return assign.Record{} }, keep: func(context.Context, assign.Record) error { return nil },
-		found: func(string, []assign.Finding) {}, event: func(string, assign.Finding) {}, synced: func() {}, looked: func() {}, done: func(string) {},
+		recall: func(context.Context) assign.Record { return assign.Record{} },
+		runs:   func(context.Context) map[string]kube.Allocation { return nil },
+		keep:   func(context.Context, assign.Record) error { return nil },
+		found:  func(string, []assign.Finding) {}, event: func(string, assign.Finding) {}, synced: func() {}, looked: func() {}, done: func(string) {},
 	}
 	return l
 }
@@ -109,10 +112,11 @@ func (l *loop) run(ctx context.Context) error {
 
 // takeOver reserves what every node has before any node is given something new.
 func (l *loop) takeOver(ctx context.Context) {
+	runs, left := l.runs(ctx), l.recall(ctx)
 	l.mu.Lock()
 	nodes := slices.Collect(maps.Values(l.nodes))
 	l.mu.Unlock()
-	l.assigner.TakeOver(nodes, l.recall(ctx))
+	l.assigner.TakeOver(nodes, runs, left)
 	l.kept = l.assigner.Record() // what nodes have, the next leader sees by itself
 	for _, n := range nodes {
 		l.queue.Add(n.Name)
@@ -172,7 +176,7 @@ func (l *loop) tell(name string, findings []assign.Finding) {
 	l.found(name, findings)
 	said := map[assign.Finding]time.Time{}
 	for f, at := range l.said[name] {
-		lasts := f.Reason == assign.ReasonRestored || slices.Contains(findings, f)
+		lasts := f.Done() || slices.Contains(findings, f)
 		if lasts && l.now().Sub(at) < tellAgain {
 			said[f] = at
 		}
@@ -183,7 +187,7 @@ func (l *loop) tell(name string, findings []assign.Finding) {
 		}
 		said[f] = l.now()
 		l.log.Warn("node not allocated as it should be", "node", name, "reason", f.Reason, "cause", f.Message)
-		if f.Reason == assign.ReasonRestored {
+		if f.Done() {
 			l.event(name, f)
 		}
 	}

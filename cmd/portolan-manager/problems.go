@@ -113,7 +113,7 @@ func (c *crier) heard(source string) {
 func (c *crier) allocated(node string, findings []assign.Finding) {
 	var found []fold.Found
 	for _, f := range findings {
-		if f.Reason != assign.ReasonRestored { // that is done, and told as it happens
+		if !f.Done() { // that is done, and told as it happens
 			found = append(found, fold.Found{Object: intent.Key{Kind: intent.KindNode, Name: node}, Reason: f.Reason, Message: f.Message})
 		}
 	}

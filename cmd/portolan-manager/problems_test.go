@@ -40,16 +40,22 @@ func ours(name string) schema.GroupVersionResource {
 	return schema.GroupVersionResource{Group: v1alpha1.Group, Version: v1alpha1.Version, Resource: name}
 }
 
-// putNetwork makes or replaces a NodeNetwork.
+// putNetwork has a NodeNetwork say what is wrong.
 func putNetwork(t *testing.T, networks *dynamicfake.FakeDynamicClient, name, notReady string, problems ...v1alpha1.ObjectProblem) {
 	t.Helper()
 	n := v1alpha1.NodeNetwork{ObjectMeta: metav1.ObjectMeta{Name: name}}
-	n.APIVersion, n.Kind = v1alpha1.APIVersion, v1alpha1.KindNodeNetwork
 	c := metav1.Condition{Type: v1alpha1.ConditionReady, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonReady}
 	if notReady != "" {
 		c.Status, c.Reason, c.Message = metav1.ConditionFalse, v1alpha1.ReasonRefused, notReady
 	}
 	n.Status = v1alpha1.NodeNetworkStatus{Conditions: []metav1.Condition{c}, Problems: problems, ProblemCount: len(problems)}
+	put(t, networks, n)
+}
+
+// put makes or replaces a NodeNetwork.
+func put(t *testing.T, networks *dynamicfake.FakeDynamicClient, n v1alpha1.NodeNetwork) {
+	t.Helper()
+	n.APIVersion, n.Kind = v1alpha1.APIVersion, v1alpha1.KindNodeNetwork
 	m, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&n)
 	if err != nil {
 		t.Fatal(err)

@@ -5,11 +5,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"strconv"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/portolan-cni/portolan/cmd/portolan-manager/assign"
+	"github.com/portolan-cni/portolan/pkg/intent/kube"
 )
 
 // These are on the Lease: what is handed on with the leadership.
@@ -36,6 +38,29 @@ func (e election) recall(ctx context.Context) assign.Record {
 		return assign.Record{}
 	}
 	return left
+}
+
+// runs reads what agents say that they run with. A node is given something else than
+// its pods live with if this is not known, so a failure of the moment is waited out.
+func (e election) runs(ctx context.Context) map[string]kube.Allocation {
+	for end := time.Now().Add(patience); ; {
+		asking, cancel := context.WithTimeout(ctx, renewDeadline)
+		out, err := kube.ReadAllocations(asking, e.networks)
+		cancel()
+		if err == nil {
+			return out
+		}
+		denied := kube.Denied(err) || time.Now().After(end)
+		e.log.Warn("what agents run with is not known", "err", err, "goOn", denied)
+		if denied {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(retryPeriod):
+		}
+	}
 }
 
 // keep writes a record to the Lease, if this process still holds it and nobody has

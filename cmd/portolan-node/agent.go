@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/portolan-cni/portolan/cmd/portolan-node/door"
+	"github.com/portolan-cni/portolan/cmd/portolan-node/held"
 	"github.com/portolan-cni/portolan/cmd/portolan-node/networks"
 	"github.com/portolan-cni/portolan/multus"
 	"github.com/portolan-cni/portolan/pkg/alloc"
@@ -45,6 +46,7 @@ type agent struct {
 	recorder *record.Recorder // of engine
 	driver   *ovsdb.Driver
 	patcher  *kube.Patcher
+	reports  kube.NodeNetworks
 	door     *door.Door
 	ovs      *host.OVS
 	runner   *host.Runner
@@ -56,12 +58,27 @@ type agent struct {
 	journal  *cni.FileJournal
 	plugins  *delegate.Plugins // nil where intent comes from a directory
 	health   *health
-	held     holding
+	held     held.Holding
 	server   atomic.Pointer[cni.Agent] // nil until it has recovered
 	networks *networks.Networks
 	blocks   *networks.LocalBlocks // where intent comes from a directory
 
 	connected atomic.Bool // the parts that connect makes are there
+}
+
+// ownNode tells a holding of the end of the node's own Node.
+type ownNode struct {
+	ovsdb.Sink
+	key  intent.Key
+	held *held.Holding
+}
+
+// Delete takes an object's end.
+func (o ownNode) Delete(k intent.Key) {
+	if k == o.key {
+		o.held.Ended()
+	}
+	o.Sink.Delete(k)
 }
 
 // fencePatience is how long an agent waits for the one that it replaces to end.
@@ -143,6 +160,9 @@ func (a *agent) reach() error {
 	if a.dynamic, err = a.cfg.Kube.ConnectDynamic(); err != nil {
 		return err
 	}
+	if a.reports, err = a.cfg.Kube.ConnectNodeNetworks(); err != nil {
+		return err
+	}
 	a.patcher = kube.NewPatcher(a.client, slog.Default())
 	a.patcher.Observe = a.health.node.Patch
 	return nil
@@ -188,7 +208,7 @@ func (a *agent) connect(ctx context.Context) error {
 		return err
 	}
 	own := ownNode{Sink: a.driver.Sink(), key: intent.Key{Kind: intent.KindNode, Name: cfg.Node}, held: &a.held}
-	into := door.Config{Node: cfg.Node, Driver: newPresentSink(physicalSink{own, a.physical}), Own: func(n *intent.Node) *intent.Node { return a.held.apply(a.facts.own(n)) }}
+	into := door.Config{Node: cfg.Node, Driver: newPresentSink(physicalSink{own, a.physical}), Own: func(n *intent.Node) *intent.Node { return a.held.Apply(a.facts.own(n)) }}
 	if a.patcher != nil {
 		into.Annotator = a.patcher
 	}
@@ -250,7 +270,13 @@ func (a *agent) live(ctx context.Context) error {
 			Client: a.client, Dynamic: a.dynamic, Sink: a.door, Problems: a.health.problems, Zoning: a.zoning(), Node: a.cfg.Node,
 			Sources: kube.NodeSources(),
 		}
-		part("watch", watch.Run)
+		part("watch", func(ctx context.Context) error {
+			var err error
+			if watch.Ran, err = a.recall(ctx); err != nil {
+				return err
+			}
+			return watch.Run(ctx)
+		})
 		part("patcher", a.patcher.Run)
 	}
 	part("measure", a.measure)
@@ -263,7 +289,7 @@ func (a *agent) live(ctx context.Context) error {
 	part("health", a.serveHealth)
 	part("inspect", a.serveInspect)
 	part("pods", a.servePods)
-	part("subnets", a.held.watch)
+	part("subnets", func(ctx context.Context) error { return a.held.Watch(ctx, a.term()) })
 	<-ctx.Done()
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
 		return cause
@@ -328,7 +354,7 @@ func (a *agent) servePods(ctx context.Context) error {
 			return err
 		}
 	}
-	a.held.hold(self)
+	a.held.Hold(self)
 	a.declare(self.Subnets)
 	server, err := a.recover(ctx, self)
 	if err != nil {

@@ -21,6 +21,7 @@ type Config struct {
 	File       string // the Cluster file (ConfigMap portolan-config)
 	IntentDir  string // YAML files instead of an API server; "": the API server
 	Kube       kube.ClientConfig
+	Namespace  string // of the portolan-managers and their Lease
 	OVS        string // Open_vSwitch endpoint
 	NB, SB     string // the databases of a zone that is this node
 	StateDir   string // what must survive a reboot
@@ -36,8 +37,9 @@ type Config struct {
 func defaults() *Config {
 	return &Config{
 		HostRun: "/run", File: "/etc/portolan/cluster.yaml",
-		Kube: kube.ClientConfig{TokenFile: kube.DefaultTokenFile, CAFile: kube.DefaultCAFile, UserAgent: "portolan-node"},
-		OVS:  "unix:/run/openvswitch/db.sock", NB: "unix:/run/ovn/ovnnb_db.sock", SB: "unix:/run/ovn/ovnsb_db.sock",
+		Kube:      kube.ClientConfig{TokenFile: kube.DefaultTokenFile, CAFile: kube.DefaultCAFile, UserAgent: "portolan-node"},
+		Namespace: "portolan",
+		OVS:       "unix:/run/openvswitch/db.sock", NB: "unix:/run/ovn/ovnnb_db.sock", SB: "unix:/run/ovn/ovnsb_db.sock",
 		StateDir: "/var/lib/portolan", Socket: "/run/portolan/cni.sock",
 		CNIBinary: "/usr/bin/portolan-cni", CNIBinDir: "/opt/cni/bin", CNIConfDir: "/etc/cni/net.d",
 		Inspect: inspect.DefaultSocket, Health: "127.0.0.1:9410",
@@ -50,6 +52,7 @@ func (c *Config) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&c.HostRun, "host-run", c.HostRun, "the machine's /run `directory`, as seen from here")
 	f.StringVar(&c.File, "config", c.File, "Cluster `file`")
 	f.StringVar(&c.IntentDir, "intent-dir", c.IntentDir, "`directory` of YAML files to take intent from, instead of an API server")
+	f.StringVar(&c.Namespace, "namespace", c.Namespace, "`namespace` of portolan-manager's Lease")
 	f.StringVar(&c.OVS, "ovs-db", c.OVS, "Open_vSwitch database `endpoint`")
 	f.StringVar(&c.NB, "nb-db", c.NB, "northbound database `endpoint`; in a global zone the configuration file names it")
 	f.StringVar(&c.SB, "sb-db", c.SB, "southbound database `endpoint`; in a global zone the configuration file names it")

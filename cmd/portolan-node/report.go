@@ -11,6 +11,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/portolan-cni/portolan/cmd/portolan-node/held"
 	"github.com/portolan-cni/portolan/pkg/api/v1alpha1"
 	"github.com/portolan-cni/portolan/pkg/compile"
 	"github.com/portolan-cni/portolan/pkg/engine"
@@ -52,6 +53,7 @@ type view struct {
 	problems []rows.Problem // of the host and the door
 	wires    []host.WireState
 	offload  *metav1.Condition // nil: nothing is said of it
+	runs     kube.Allocation   // zero: not known yet
 }
 
 // run looks every few seconds and declares what has changed, until ctx ends.
@@ -101,6 +103,7 @@ func (r *reporter) lasting(list []engine.Status) []engine.Status {
 // have waited for a while.
 func (v view) status(waiting []engine.Status) v1alpha1.NodeNetworkStatus {
 	s := v.facts.network()
+	s.Allocation = v.runs.Said()
 	if s.SetReady(); v.notReady != nil {
 		s.SetNotReady(v1alpha1.ReasonStarting, v.notReady.Error())
 	}
@@ -178,7 +181,7 @@ func (f facts) network() v1alpha1.NodeNetworkStatus {
 
 // view looks at the agent's parts, as far as they are there.
 func (a *agent) view(ctx context.Context) (view, bool) {
-	v := view{facts: a.facts, notReady: a.health.ready()}
+	v := view{facts: a.facts, notReady: a.health.ready(), runs: a.held.Allocation()}
 	if !a.connected.Load() {
 		return v, true
 	}
@@ -194,17 +197,50 @@ func (a *agent) view(ctx context.Context) (view, bool) {
 
 // problems are all that the agent knows of but for those of units.
 func (a *agent) problems() []rows.Problem {
-	return slices.Concat(a.runner.Problems(), a.wires.Problems(), a.health.list(), a.held.problems(), a.facts.warnings(a.cfg))
+	return slices.Concat(a.runner.Problems(), a.wires.Problems(), a.health.list(), a.held.Problems(), a.facts.warnings(a.cfg))
 }
 
 // report keeps the NodeNetwork until ctx ends.
 func (a *agent) report(ctx context.Context) error {
-	networks, err := a.cfg.Kube.ConnectNodeNetworks()
-	if err != nil {
-		return err
-	}
-	r := &reporter{writer: kube.NewNodeNetworkWriter(networks, a.client, a.cfg.Node, slog.Default()), look: a.view, now: time.Now}
+	r := &reporter{writer: kube.NewNodeNetworkWriter(a.reports, a.client, a.cfg.Node, slog.Default()), look: a.view, now: time.Now}
 	return r.run(ctx)
+}
+
+// recall asks what the agent ran with before this start, until the API server answers:
+// nothing of the Node is looked at before.
+func (a *agent) recall(ctx context.Context) (kube.Allocation, error) {
+	for told := false; ; told = true {
+		asking, cancel := context.WithTimeout(ctx, reportTimeout)
+		ran, err := kube.ReadAllocation(asking, a.reports, a.cfg.Node)
+		cancel()
+		if err == nil || kube.Denied(err) {
+			if err != nil {
+				slog.Warn("what the agent ran with before is not known: the Node's annotations are believed", "err", err)
+			}
+			a.held.Remember(ran)
+			return ran, nil
+		}
+		if !told {
+			slog.Warn("what the agent ran with before is not known yet, asking again", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return kube.Allocation{}, ctx.Err()
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+// term asks whether a manager leads; nil where there are none.
+func (a *agent) term() held.Term {
+	if a.client == nil {
+		return nil
+	}
+	return func(ctx context.Context) (string, error) {
+		ctx, cancel := context.WithTimeout(ctx, reportTimeout)
+		defer cancel()
+		return kube.ReadTerm(ctx, a.client, a.cfg.Namespace)
+	}
 }
 
 // lastReport says in the NodeNetwork why an agent ends. It is started again, and
@@ -231,6 +267,7 @@ func (a *agent) lastReport(ctx context.Context, cause error) {
 		return
 	}
 	s := a.facts.network()
+	s.Allocation = a.held.Allocation().Said() // what the next start runs with
 	s.SetNotReady(endReason(cause), cause.Error())
 	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
 	defer cancel()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/portolan-cni/portolan/pkg/api/v1alpha1"
 	"github.com/portolan-cni/portolan/pkg/engine"
+	"github.com/portolan-cni/portolan/pkg/intent/kube"
 	"github.com/portolan-cni/portolan/pkg/ovsdb"
 	"github.com/portolan-cni/portolan/pkg/rows"
 )
@@ -97,6 +99,17 @@ func TestListsAreBounded(t *testing.T) {
 	s := v.status(nil)
 	if s.ProblemCount != 250 || len(s.Problems) != v1alpha1.MaxNodeProblems {
 		t.Errorf("%d of %d", len(s.Problems), s.ProblemCount)
+	}
+}
+
+// TestANodeNetworkSaysWhatTheNodeRunsWith, and leaves what it said while that is not known.
+func TestANodeNetworkSaysWhatTheNodeRunsWith(t *testing.T) {
+	if s := (view{}).status(nil); s.Allocation != nil {
+		t.Errorf("%+v before anything is held", s.Allocation)
+	}
+	s := view{runs: kube.Allocation{UID: "u", ID: 7, Subnets: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")}}}.status(nil)
+	if s.Allocation == nil || s.Allocation.NodeUID != "u" || s.Allocation.NodeID != 7 || s.Allocation.Subnets[0] != "10.244.1.0/24" {
+		t.Errorf("%+v", s.Allocation)
 	}
 }
 

@@ -1,10 +1,12 @@
 // Package assign answers which id and which subnets each node of the cluster has.
-// Its inputs are Node objects as the API server holds them, and what an earlier
-// leader put to rest; its output is annotations to write and findings to tell.
+// Its inputs are Node objects as the API server holds them, what their agents say that
+// they run with, and what an earlier leader put to rest; its output is annotations to
+// write and findings to tell.
 //
 // Invariants: no id and no subnet is two nodes'; what a deleted node had rests five
 // minutes, over changes of the leader too; an annotation that somebody else
-// changes is set back. There is no I/O here: portolan-manager does it.
+// changes is set back, also one that was changed while nobody led. There is no I/O
+// here: portolan-manager does it.
 package assign
 
 import (
@@ -25,10 +27,10 @@ import (
 // Assigner decides what each node's annotations should say. It does no I/O and is
 // used by one goroutine.
 //
-// At the start the annotations are the truth: Reserve is called for every node,
-// oldest first, before Assign is for any. From then on what is held here is the
-// truth, and an annotation that somebody else changes is set back: a node's own
-// kubelet may write its annotations, and must not take another node's subnet.
+// At the start TakeOver finds out what nodes have, before Assign is called for any.
+// From then on what is held here is the truth, and an annotation that somebody else
+// changes is set back: a node's own kubelet may write its annotations, and must not
+// take another node's subnet.
 type Assigner struct {
 	ids     *alloc.IDs
 	subnets *alloc.Subnets
@@ -42,6 +44,7 @@ type nodeState struct {
 	id       int            // 0: holds none
 	subnets  []netip.Prefix // nil: holds none
 	foreign  []netip.Prefix // in force, though no part of the plan
+	lost     lost           // what its agent ran with, and another node has
 	findings []Finding      // as of the last Assign
 }
 
@@ -59,7 +62,11 @@ const (
 	ReasonSubnetTaken = "NodeSubnetConflict"
 	ReasonOutside     = "NodeSubnetOutsidePlan"
 	ReasonRestored    = "NodeAnnotationRestored"
+	ReasonMoved       = "NodeAllocationMoved"
 )
+
+// Done reports whether it tells what has been done, once, and of nothing that lasts.
+func (f Finding) Done() bool { return f.Reason == ReasonRestored || f.Reason == ReasonMoved }
 
 // Decision is what to do about a node.
 type Decision struct {
@@ -93,16 +100,30 @@ func olderFirst(a, b *corev1.Node) int {
 
 // Reserve takes over what a node's annotations say, as far as nobody holds it.
 func (a *Assigner) Reserve(n *corev1.Node) {
-	s := a.of(n.Name)
-	if id, err := kube.ParseNodeID(n.Annotations[kube.AnnotationNodeID]); err == nil && s.id == 0 && a.ids.Reserve(n.Name, id) == nil {
+	if id, err := kube.ParseNodeID(n.Annotations[kube.AnnotationNodeID]); err == nil {
+		a.reserveID(n.Name, id)
+	}
+	if subnets, err := kube.ParseNodeSubnets(n.Annotations[kube.AnnotationNodeSubnets]); err == nil {
+		a.reserveSubnets(n.Name, subnets)
+	}
+}
+
+// reserveID gives a node that has no id one that it had, if nobody holds it.
+func (a *Assigner) reserveID(name string, id int) {
+	if s := a.of(name); s.id == 0 && a.ids.Reserve(name, id) == nil {
 		s.id = id
 	}
-	subnets, err := kube.ParseNodeSubnets(n.Annotations[kube.AnnotationNodeSubnets])
-	if err != nil || s.subnets != nil {
+}
+
+// reserveSubnets gives a node that has no subnets those that it had, if nobody holds
+// them; what is no part of the plan is noted.
+func (a *Assigner) reserveSubnets(name string, subnets []netip.Prefix) {
+	s := a.of(name)
+	if s.subnets != nil {
 		return
 	}
 	s.foreign = subnets
-	if a.subnets.Reserve(n.Name, subnets) == nil {
+	if a.subnets.Reserve(name, subnets) == nil {
 		s.subnets, s.foreign = subnets, nil
 	}
 }
@@ -141,7 +162,7 @@ func (a *Assigner) assignID(n *corev1.Node, d *Decision) {
 	s := a.of(n.Name)
 	text, present := n.Annotations[kube.AnnotationNodeID]
 	claimed, err := kube.ParseNodeID(text)
-	if s.id == 0 && err == nil { // a good annotation that Reserve could not take over
+	if s.id == 0 && err == nil && s.lost.id == "" { // a good annotation that Reserve could not take over
 		d.find(ReasonIDTaken, "%s; to have another allocated, drain the node and remove its annotation %s",
 			a.ids.Reserve(n.Name, claimed), kube.AnnotationNodeID)
 		return
@@ -154,7 +175,10 @@ func (a *Assigner) assignID(n *corev1.Node, d *Decision) {
 		}
 		s.id = id
 	}
-	if present && claimed != s.id {
+	if s.lost.id != "" {
+		d.find(ReasonMoved, "its NodeNetwork says %s: this node is given %d instead, and its agent starts anew", s.lost.id, s.id)
+		s.lost.id = ""
+	} else if present && claimed != s.id {
 		d.find(ReasonRestored, "annotation %s was %q and is set back to %d, which this node has", kube.AnnotationNodeID, text, s.id)
 	}
 	if want := strconv.Itoa(s.id); text != want {
@@ -166,12 +190,17 @@ func (a *Assigner) assignSubnets(n *corev1.Node, d *Decision) {
 	s := a.of(n.Name)
 	text, present := n.Annotations[kube.AnnotationNodeSubnets]
 	claimed, err := kube.ParseNodeSubnets(text)
-	if s.subnets == nil && err == nil { // a good annotation that Reserve could not take over
+	if s.subnets == nil && err == nil && s.lost.subnets == "" { // a good annotation that Reserve could not take over
 		reason, cause := ReasonOutside, a.subnets.Reserve(n.Name, claimed)
 		if other := a.holder(n.Name, claimed); other != "" {
 			reason, cause = ReasonSubnetTaken, fmt.Errorf("node %s has subnets %s, which overlap those of node %s", n.Name, claimed, other)
 		}
 		d.find(reason, "%s; to have others allocated, drain the node and remove its annotation %s", cause, kube.AnnotationNodeSubnets)
+		return
+	}
+	if s.subnets == nil && present && s.foreign != nil && s.lost.subnets == "" && a.holder(n.Name, s.foreign) == "" {
+		d.find(ReasonRestored, "annotation %s was %q and is set back to %s, which this node has", kube.AnnotationNodeSubnets, text, s.foreign)
+		d.Annotations[kube.AnnotationNodeSubnets] = kube.FormatNodeSubnets(sorted(s.foreign))
 		return
 	}
 	had := s.subnets
@@ -184,7 +213,10 @@ func (a *Assigner) assignSubnets(n *corev1.Node, d *Decision) {
 		subnets = had // of one family, and the other is exhausted
 	}
 	s.subnets, s.foreign = subnets, nil
-	if present && !subset(claimed, subnets) {
+	if s.lost.subnets != "" {
+		d.find(ReasonMoved, "its NodeNetwork says %s: this node is given %s instead; its agent starts anew, and its pods must be deleted", s.lost.subnets, subnets)
+		s.lost.subnets = ""
+	} else if present && !subset(claimed, subnets) {
 		d.find(ReasonRestored, "annotation %s was %q and is set back to %s, which this node has", kube.AnnotationNodeSubnets, text, subnets)
 	}
 	if !slices.Equal(claimed, sorted(subnets)) {

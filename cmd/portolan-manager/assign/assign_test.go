@@ -209,7 +209,7 @@ func TestNodeThatComesBackHasWhatItHad(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	after.TakeOver(nil, before.Record())
+	after.TakeOver(nil, nil, before.Record())
 	for _, a := range []*Assigner{before, after} {
 		back := testNode("back", 0, "", "")
 		expect(t, a, back, `3 {"default":["10.244.1.0/24"]}`)
@@ -239,7 +239,7 @@ func TestNodesDeletedWhileNobodyLeads(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	after.TakeOver([]*corev1.Node{stays}, left)
+	after.TakeOver([]*corev1.Node{stays}, nil, left)
 	expect(t, after, testNode("new", 0, "", ""), `5 {"default":["10.244.3.0/24"]}`)
 	c.t = c.t.Add(5 * time.Minute)
 	expect(t, after, testNode("newer", 0, "", ""), `2 {"default":["10.244.0.0/24"]}`)

@@ -5,8 +5,6 @@ import (
 	"slices"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-
 	"github.com/portolan-cni/portolan/pkg/alloc"
 )
 
@@ -46,25 +44,6 @@ func (a *Assigner) Record() Record {
 	return Record{Rests: slices.Clone(a.Rests()), ID: a.ids.High(), Subnets: a.subnets.High()}
 }
 
-// TakeOver begins with what the cluster says: every node's annotations, then what
-// an earlier leader put to rest. Whatever else was ever given rests from now on:
-// its node may have gone while nobody led. It sorts nodes, the oldest first.
-func (a *Assigner) TakeOver(nodes []*corev1.Node, left Record) {
-	slices.SortFunc(nodes, olderFirst)
-	for _, n := range nodes {
-		a.Reserve(n)
-	}
-	a.Resume(left.Rests)
-	a.ids.Hush(max(left.ID, a.ids.High()))
-	below := a.subnets.High()
-	for i := range below {
-		if i < len(left.Subnets) {
-			below[i] = max(below[i], left.Subnets[i])
-		}
-	}
-	a.subnets.Hush(below)
-}
-
 // Rests lists what has not rested long enough.
 func (a *Assigner) Rests() []Rest {
 	a.rests = slices.DeleteFunc(a.rests, func(r Rest) bool { return a.now().Sub(r.Since) >= alloc.DefaultRest })
@@ -72,7 +51,7 @@ func (a *Assigner) Rests() []Rest {
 }
 
 // Resume puts to rest again what an earlier leader did: for the whole time, since
-// its clock may differ. What a node has is not touched, so Reserve goes before.
+// its clock may differ. What a node has is not touched.
 func (a *Assigner) Resume(list []Rest) {
 	for _, r := range list {
 		if a.now().Sub(r.Since) >= alloc.DefaultRest {
