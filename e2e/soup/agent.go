@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/portolan-cni/portolan/cmd/portolan-node/door"
+	"github.com/portolan-cni/portolan/cmd/portolan-node/held"
 	"github.com/portolan-cni/portolan/pkg/alloc"
 	"github.com/portolan-cni/portolan/pkg/cni"
 	"github.com/portolan-cni/portolan/pkg/engine"
@@ -35,6 +36,7 @@ type agent struct {
 	pods    *watch
 	patches map[kube.Target]map[string]string // annotations not written yet
 	waits   []withdrawal
+	held    held.Holding
 }
 
 // withdrawal is a call that waits until a group's rows are as they should be.
@@ -52,7 +54,12 @@ func newAgent(m *machine) *agent {
 		}
 	}
 	a.door = door.New(door.Config{Node: m.node, Driver: a, Annotator: a, Own: a.own, Log: quiet()})
-	a.nodes = &watch{api: m.world.api, kind: kube.Nodes, known: map[string]bool{}, put: a.putNode, drop: a.dropNode}
+	var ran kube.Allocation
+	if !m.world.opts.amnesic {
+		ran = m.world.api.reports[m.node]
+	}
+	a.held.Remember(ran)
+	a.nodes = followNodes(m.world, ran, m.node, func(n *intent.Node) { a.door.Put(n) }, a.dropNode)
 	a.pods = &watch{api: m.world.api, kind: kube.Pods, known: map[string]bool{}, put: a.putPod, drop: a.dropPod}
 	a.shell.Put(cluster(m.node, m.world.opts.global))
 	a.shell.Put(&intent.Host{
@@ -75,7 +82,7 @@ func cluster(zone string, global bool) *intent.Cluster {
 
 // own adds to the node what its agent knows of it.
 func (a *agent) own(n *intent.Node) *intent.Node {
-	o := *n
+	o := *a.held.Apply(n)
 	o.Chassis, o.EncapIPs = a.m.name, []netip.Addr{a.m.addr}
 	o.Gateway = intent.Gateway{
 		Bridge: "br-ex", Interface: "eth0", MAC: mac(a.m.addr),
@@ -116,11 +123,9 @@ func (a *agent) flush() {
 		}
 	}
 	clear(a.patches)
-}
-
-func (a *agent) putNode(c change) {
-	n, _ := kube.ParseNode(c.node, zoning(a.m.world.opts.global))
-	a.door.Put(n)
+	if a.serving && a.m.world.api.nodes[a.m.node] != nil {
+		a.m.world.api.report(a.m.node, a.held.Allocation())
+	}
 }
 
 func zoning(global bool) kube.Zoning {
@@ -130,10 +135,14 @@ func zoning(global bool) kube.Zoning {
 	return kube.ZonePerNode
 }
 
-func (a *agent) dropNode(name string) {
-	if !a.m.world.opts.deaf {
-		a.door.Delete(intent.Key{Kind: intent.KindNode, Name: name})
+func (a *agent) dropNode(k intent.Key) {
+	if a.m.world.opts.deaf {
+		return
 	}
+	if k.Name == a.m.node {
+		a.held.Ended()
+	}
+	a.door.Delete(k)
 }
 
 func (a *agent) putPod(c change) {
@@ -187,9 +196,6 @@ func (a *agent) proceed() error {
 		return nil
 	}
 	if a.serving {
-		if door.Moved(a.pool.Subnets(), self) {
-			return errRestart{"the node has other subnets"}
-		}
 		return a.m.world.broken()
 	}
 	a.door.Declare(kube.AgentAnnotations(self, 0), func(said *intent.Node) bool { return said.Equal(a.own(said)) })
@@ -197,6 +203,7 @@ func (a *agent) proceed() error {
 		a.ready = true // nothing can be attached yet, so nothing can be lost
 		return nil
 	}
+	a.held.Hold(self)
 	a.pool, err = alloc.NewPool(alloc.PoolConfig{Subnets: self.Subnets, Quarantine: a.m.world.opts.quarantine})
 	if err != nil {
 		return err
@@ -252,6 +259,12 @@ func (a *agent) work() error {
 		}
 	}
 	a.withdraw()
+	if a.serving {
+		if err := a.held.Look(context.Background(), a.m.world.term, time.Now()); err != nil {
+			a.m.world.api.report(a.m.node, a.held.Allocation()) // its last words
+			return errRestart{err.Error()}
+		}
+	}
 	return a.m.world.broken()
 }
 

@@ -3,6 +3,7 @@ package soup
 import (
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strconv"
 	"time"
@@ -22,8 +23,9 @@ const namespace = "soup"
 // watches read.
 type api struct {
 	nodes   map[string]*corev1.Node
-	pods    map[string]*corev1.Pod // by name
-	record  assign.Record          // on the manager's Lease
+	pods    map[string]*corev1.Pod     // by name
+	record  assign.Record              // on the manager's Lease
+	reports map[string]kube.Allocation // what NodeNetworks say that nodes run with; one outlives its Node
 	log     []change
 	version int
 	uids    int
@@ -38,7 +40,9 @@ type change struct {
 	at   time.Time
 }
 
-func newAPI() *api { return &api{nodes: map[string]*corev1.Node{}, pods: map[string]*corev1.Pod{}} }
+func newAPI() *api {
+	return &api{nodes: map[string]*corev1.Node{}, pods: map[string]*corev1.Pod{}, reports: map[string]kube.Allocation{}}
+}
 
 func (a *api) next() string {
 	a.version++
@@ -97,6 +101,14 @@ func (a *api) annotateNode(name, seen string, values map[string]string) {
 	n = n.DeepCopy()
 	maps.Copy(n.Annotations, values)
 	a.putNode(n)
+}
+
+// report writes what a node runs with into its NodeNetwork.
+func (a *api) report(name string, runs kube.Allocation) {
+	if runs.UID != "" && !reflect.DeepEqual(a.reports[name], runs) {
+		a.reports[name] = runs
+		a.next()
+	}
 }
 
 // annotatePod writes annotations of a pod of that UID.

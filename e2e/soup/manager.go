@@ -34,10 +34,14 @@ func lead(w *world) (*manager, error) {
 	}
 	m.nodes.list()
 	var left assign.Record
+	runs := w.api.reports
+	if w.opts.credulous {
+		runs = nil
+	}
 	if !w.opts.forgetRests {
 		left = w.api.record
 	}
-	m.assigner.TakeOver(slices.Collect(maps.Values(m.cache)), left)
+	m.assigner.TakeOver(slices.Collect(maps.Values(m.cache)), runs, left)
 	return m, nil
 }
 

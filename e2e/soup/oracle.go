@@ -101,7 +101,7 @@ func entry(r rows.Row, column, key string) string {
 
 // check is what must hold whenever all has settled.
 func (w *world) check() error {
-	errs := []error{w.unique()}
+	errs := []error{w.unique(), w.lasting()}
 	for _, z := range w.zones() {
 		errs = append(errs, z.check())
 	}
@@ -129,6 +129,20 @@ func (w *world) unique() error {
 				hold("address "+at.Addresses[0].Addr().String(), "pod "+name)
 			}
 		}
+	}
+	return errors.Join(errs...)
+}
+
+// lasting refuses a Node that has another id or subnet than it had.
+func (w *world) lasting() error {
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(w.api.nodes)) {
+		n := w.api.nodes[name]
+		has := n.Annotations[kube.AnnotationNodeID] + " " + n.Annotations[kube.AnnotationNodeSubnets]
+		if had, known := w.has[n.UID]; known && had != has {
+			errs = append(errs, fmt.Errorf("node %s has %s, and had %s", name, has, had))
+		}
+		w.has[n.UID] = has
 	}
 	return errors.Join(errs...)
 }

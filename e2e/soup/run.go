@@ -129,7 +129,7 @@ func mix() []choice {
 		{1, on("down", aMachine, word("NB", "SB", "OVS"))}, {3, on("up", aMachine, word("NB", "SB", "OVS"))},
 		{1, on("wipe", aMachine, zoneDB)}, {1, on("save", aMachine, zoneDB)}, {1, on("restore", aMachine, zoneDB)},
 		{1, on("machine", aMachine)}, {1, on("node-delete", node)}, {2, on("node-create", node)}, {1, on("rename", aMachine, node)},
-		{1, on("address", aMachine, upTo(9))},
+		{1, on("address", aMachine, upTo(9))}, {2, on("edit", node, word("garbage", "none", "free", "m1", "m2", "m3"))},
 		{6, on("manager", upTo(4), upTo(2))}, {1, on("manager-kill")}, {1, on("manager-dies")}, {3, on("manager-start")},
 		{4, on("central", upTo(5))}, {1, on("central-kill")},
 		{3, on("pass", word("1", "5", "20", "70", "70"))}, {1, on("settle")},

@@ -64,6 +64,8 @@ func bugs() []bug {
 		{"an agent forgets what rests", options{noJournal: true}, "recreated-over-restart"},
 		{"a new manager forgets what rests", options{forgetRests: true}, "leader-ends-in-the-middle"},
 		{"agents do not hear of a node's end", options{deaf: true}, "node-goes"},
+		{"a new manager believes annotations alone", options{credulous: true}, "edited-while-nobody-leads"},
+		{"a new agent does not know what it ran with", options{amnesic: true}, "edited-and-started-anew"},
 		{"addresses rest before their rows are gone", options{hasty: true}, "row-outlives-rest"},
 	}
 }

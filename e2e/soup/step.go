@@ -120,6 +120,7 @@ func clusterVerbs() map[string]verb {
 			}
 			return nil
 		},
+		"edit": (*world).edit,
 		"rename": func(w *world, s step) error {
 			m, name := w.machines[s.arg(0)], s.arg(1)
 			if m != nil && w.byNode(name) == nil && w.api.nodes[name] == nil {
@@ -139,6 +140,27 @@ func clusterVerbs() map[string]verb {
 			return nil
 		},
 	}
+}
+
+// edit vandalises a node's annotation of its subnets: with garbage, none, one that is
+// nobody's, or another node's. What a node has that has not said so yet is not known
+// to anybody but by that annotation: docs/limits.md.
+func (w *world) edit(s step) error {
+	n := w.api.nodes[s.arg(0)]
+	if n == nil || w.api.reports[n.Name].UID != string(n.UID) {
+		return nil
+	}
+	text := s.arg(1)
+	switch other := w.api.nodes[text]; {
+	case text == "none":
+		text = ""
+	case text == "free":
+		text = `{"default":["10.244.200.0/28"]}`
+	case other != nil:
+		text = other.Annotations[kube.AnnotationNodeSubnets]
+	}
+	w.api.annotateNode(n.Name, "", map[string]string{kube.AnnotationNodeSubnets: text})
+	return nil
 }
 
 func managerVerbs() map[string]verb {

@@ -1,11 +1,15 @@
 package soup
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/portolan-cni/portolan/pkg/alloc"
 	"github.com/portolan-cni/portolan/pkg/cni"
@@ -26,6 +30,8 @@ type options struct {
 	noJournal   bool          // an agent forgets what rests
 	hasty       bool          // addresses rest before their rows are gone
 	deaf        bool          // agents do not hear that a node is gone
+	credulous   bool          // a new manager believes annotations alone
+	amnesic     bool          // a new agent does not know what it ran with
 }
 
 // world is the cluster.
@@ -36,13 +42,15 @@ type world struct {
 	manager   *manager    // nil: nobody leads
 	central   *controller // of the global zone
 	sandboxes int
-	dying     bool  // the leader ends before it writes a node the next time
-	failed    error // what the oracle saw in the middle of a step
-	count     int   // allocations seen
+	dying     bool                 // the leader ends before it writes a node the next time
+	failed    error                // what the oracle saw in the middle of a step
+	count     int                  // allocations seen
+	terms     int                  // times that somebody has asked whether a manager leads, and one did
+	has       map[types.UID]string // what a Node has, for as long as it lives
 }
 
 func newWorld(o options) *world {
-	w := &world{opts: o, api: newAPI(), machines: map[string]*machine{}}
+	w := &world{opts: o, api: newAPI(), machines: map[string]*machine{}, has: map[types.UID]string{}}
 	if o.global {
 		w.central = newController(w)
 	}
@@ -112,6 +120,14 @@ func (m *machine) alive(err error) error {
 		return nil
 	}
 	return err
+}
+
+// term is what the managers' Lease says.
+func (w *world) term(context.Context) (string, error) {
+	if w.manager != nil {
+		w.terms++
+	}
+	return fmt.Sprint("term ", w.terms), nil
 }
 
 // settle lets everything live, know and do all that there is to know and do.
@@ -218,6 +234,8 @@ func (w *world) unrest() string {
 			return m.name + " waits for " + a.waits[0].group
 		case len(a.patches) > 0:
 			return m.name + " has annotations to write"
+		case len(a.held.Problems()) > 0:
+			return m.name + ": " + a.held.Problems()[0].Message
 		}
 		for _, s := range m.agent.shell.Engine().Statuses() {
 			return m.name + ": " + s.String()
@@ -259,11 +277,7 @@ func newController(w *world) *controller {
 func (c *controller) start() {
 	c.shell = script.New(script.Config{Kinds: kinds(), Databases: c.dbs.list()})
 	c.shell.Put(cluster("global", true))
-	c.nodes = &watch{
-		api: c.world.api, kind: kube.Nodes, known: map[string]bool{},
-		put:  func(ch change) { n, _ := kube.ParseNode(ch.node, kube.ZoneGlobal); c.shell.Put(n) },
-		drop: func(name string) { c.shell.Delete(intent.Key{Kind: intent.KindNode, Name: name}) },
-	}
+	c.nodes = followNodes(c.world, kube.Allocation{}, "", func(n *intent.Node) { c.shell.Put(n) }, func(k intent.Key) { c.shell.Delete(k) })
 	drop := func(name string) {
 		c.shell.Delete(intent.Key{Kind: intent.KindPod, Name: namespace + "/" + name})
 	}
@@ -276,6 +290,31 @@ func (c *controller) start() {
 	}}
 	c.nodes.list()
 	c.pods.list()
+}
+
+// followNodes is a watch of nodes as the product reads them; ran is what a node is known
+// to run with.
+func followNodes(w *world, ran kube.Allocation, node string, put func(*intent.Node), drop func(intent.Key)) *watch {
+	past := kube.NewPast(zoning(w.opts.global))
+	past.Pin(node, ran)
+	look := func(n *corev1.Node) {
+		o, _ := past.Node(n)
+		put(o)
+	}
+	settle := func() {
+		for _, n := range past.Again() {
+			look(n)
+		}
+	}
+	return &watch{
+		api: w.api, kind: kube.Nodes, known: map[string]bool{},
+		put: func(c change) { look(c.node); settle() },
+		drop: func(name string) {
+			drop(intent.Key{Kind: intent.KindNode, Name: name})
+			past.Forget(name)
+			settle()
+		},
+	}
 }
 
 // deliver hands on n entries of each kind, and writes what they make.

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -59,7 +60,6 @@ func between(a, b pod) (stop func() (lost, sent int)) {
 // says so, and no packet is lost.
 func TestInputVandalisedAnnotation(t *testing.T) {
 	fresh(t)
-	const key = "k8s.ovn.org/node-subnets"
 	apply(t, podManifest("a", "ovn-worker")+podManifest("b", "ovn-worker2"))
 	pods := ready(t)
 	look := func(node string) string {
@@ -69,7 +69,7 @@ func TestInputVandalisedAnnotation(t *testing.T) {
 	before := logical(t, "ovn-worker")
 	stop := between(pods["a"], pods["b"])
 	for _, bad := range []string{"garbage", other} {
-		kubectl(t, "annotate", "node", "ovn-worker", "--overwrite", key+"="+bad)
+		kubectl(t, "annotate", "node", "ovn-worker", "--overwrite", subnetsKey+"="+bad)
 		shows(t, own, func() string { return look("ovn-worker") })
 		shows(t, fmt.Sprintf("was %q and is set back", bad), func() string { return eventsOf(t, "default", "Node", "ovn-worker") })
 	}
@@ -82,6 +82,52 @@ func TestInputVandalisedAnnotation(t *testing.T) {
 	if got := look("ovn-worker2"); got != other {
 		t.Errorf("the other node has %s, had %s", got, other)
 	}
+}
+
+// TestInputEditedWhileNobodyLeads stops the managers, makes one node's subnet garbage and
+// another's the first one's, and has the agent of the first start anew, under a stream of
+// pings: the next manager gives both what they had, no packet is lost, no row is written,
+// and a pod starts on the first node meanwhile.
+func TestInputEditedWhileNobodyLeads(t *testing.T) {
+	fresh(t)
+	host, third := "ovn-worker", "ovn-worker2"
+	apply(t, podManifest("a", host)+podManifest("b", third))
+	pods := ready(t)
+	had := map[string]string{host: given(t, host), third: given(t, third)}
+	_, own, _ := strings.Cut(had[host], " ")
+	for n, has := range had {
+		shows(t, strings.NewReplacer(`{"default":`, "", `}`, "").Replace(has), func() string {
+			return kubectl(t, "get", "nodenetwork", n, "-o", `jsonpath={.status.allocation.nodeID} {.status.allocation.subnets}`)
+		})
+	}
+	before := logical(t, host)
+	stop := between(pods["a"], pods["b"])
+	managers := func(n string) {
+		kubectl(t, "-n", "portolan", "scale", "deployment", "portolan-manager", "--replicas="+n)
+	}
+	t.Cleanup(func() { managers("2") })
+	managers("0")
+	kubectl(t, "-n", "portolan", "wait", "--for=delete", "pod", "-l", "app.kubernetes.io/name=portolan-manager", "--timeout=60s")
+	kubectl(t, "annotate", "node", host, "--overwrite", subnetsKey+"=garbage")
+	kubectl(t, "annotate", "node", third, "--overwrite", subnetsKey+"="+own)
+	if err := signal(host, "portolan-node", syscall.SIGTERM); err != nil {
+		t.Error(err)
+	}
+	apply(t, podManifest("c", host))
+	kubectl(t, "-n", namespace, "wait", "--for=condition=Ready", "pod/c", "--timeout=90s")
+	kubectl(t, "-n", namespace, "delete", "pod", "c", "--wait=true", "--timeout=60s")
+	managers("2")
+	for n, has := range had {
+		shows(t, has, func() string { return given(t, n) })
+		shows(t, "and is set back to", func() string { return eventsOf(t, "default", "Node", n) })
+	}
+	if lost, sent := stop(); lost > 0 || sent == 0 {
+		t.Errorf("%d of %d rounds without an answer", lost, sent)
+	}
+	eventually(t, 30*time.Second, "the northbound database is what it was", func() (string, bool) {
+		after := logical(t, host)
+		return difference(before, after), after == before
+	})
 }
 
 // TestInputForeignRows has a router of somebody else's in a zone's northbound

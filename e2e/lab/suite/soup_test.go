@@ -131,7 +131,6 @@ type kitchen struct {
 
 	ledger    *soup.Ledger
 	disturbed time.Time // when a manager was killed last
-	edited    bool      // a node's subnets were edited, and are perhaps not set back yet
 }
 
 // soupPod is a pod that must be there.
@@ -221,9 +220,7 @@ func (k *kitchen) kill(s soup.Step) error {
 		return absent(signal(s.Args[0], "portolan-node", syscall.SIGTERM))
 	}
 	if s.Args[0] == "manager" {
-		if err := k.beforeManagerDies(); err != nil {
-			return err
-		}
+		k.disturbed = time.Now()
 	}
 	return absent(k.rig(s.Args[1]).Kill(k.t.Context(), faults.DaemonNamed(soupDaemons()[s.Args[0]])))
 }
@@ -287,7 +284,6 @@ func (k *kitchen) look() error {
 	if err := inTime(time.Minute, k.allGiven); err != nil { // what was edited is set back
 		return err
 	}
-	k.edited = false
 	if err := inTime(10*time.Second, func() error { return k.entered(found) }); err != nil {
 		return err
 	}

@@ -2,9 +2,11 @@ package suite
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/portolan-cni/portolan/e2e/lab/faults"
@@ -15,7 +17,8 @@ import (
 
 const subnetsKey = "k8s.ovn.org/node-subnets"
 
-// edit makes a node's subnets nonsense, or another node's.
+// edit makes a node's subnets nonsense, or another node's, whether a manager leads or not:
+// the node's own agent remembers them, from some seconds after it was given them.
 func (k *kitchen) edit(s soup.Step) error {
 	bad := "garbage"
 	if len(s.Args) == 2 {
@@ -23,29 +26,28 @@ func (k *kitchen) edit(s soup.Step) error {
 			return fmt.Errorf("no node is called %s", s.Args[1])
 		}
 	}
-	if err := inTime(time.Minute, k.led); err != nil {
+	if err := inTime(time.Minute, func() error { return k.remembered(s.Args[0]) }); err != nil {
 		return err
 	}
-	k.edited = true
 	_, err := k.kubectl("annotate", "node", s.Args[0], "--overwrite", subnetsKey+"="+bad)
 	return err
 }
 
-// beforeManagerDies leaves a manager the time to set back what was edited: the next
-// one does not know what the node had, and gives it another subnet (docs/limits.md).
-func (k *kitchen) beforeManagerDies() error {
-	if k.edited {
-		if err := inTime(time.Minute, k.allGiven); err != nil {
-			return err
-		}
+// remembered reports whether a node's NodeNetwork says what the node was given.
+func (k *kitchen) remembered(n string) error {
+	uid, err := k.kubectl("get", "node", n, "-o", "jsonpath={.metadata.uid}")
+	if err != nil {
+		return err
 	}
-	k.edited, k.disturbed = false, time.Now()
-	return nil
+	says, err := k.kubectl("get", "nodenetwork", n, "-o", "jsonpath={.status.allocation.nodeUID}")
+	if err == nil && says != uid {
+		err = fmt.Errorf("the NodeNetwork of %s says what the Node %q runs with, and this is %q", n, says, uid)
+	}
+	return err
 }
 
 // led reports whether a manager leads, and has begun to after the last was killed.
-// Without one, what becomes of a node that is deleted or edited is another matter
-// (docs/limits.md).
+// Without one, what becomes of a node that is deleted is another matter (docs/limits.md).
 func (k *kitchen) led() error {
 	text, err := k.kubectl("-n", "portolan", "get", "lease", "portolan-manager", "-o", "jsonpath={.spec.renewTime}")
 	if err != nil {
@@ -107,8 +109,7 @@ func (k *kitchen) giveAgain() error {
 		return err
 	}
 	for _, n := range k.nodes {
-		id, subnets, _ := strings.Cut(k.given[n], " ")
-		if _, err := k.kubectl("annotate", "node", n, "--overwrite", "k8s.ovn.org/node-id="+id, subnetsKey+"="+subnets); err != nil {
+		if err := k.giveNode(n); err != nil {
 			return err
 		}
 	}
@@ -120,6 +121,35 @@ func (k *kitchen) giveAgain() error {
 		return err
 	}
 	return k.allGiven()
+}
+
+// giveNode writes what a node had where its next agent looks, while the agent that
+// would write something else stands still.
+func (k *kitchen) giveNode(n string) error {
+	if err := absent(signal(n, "portolan-node", syscall.SIGSTOP)); err != nil {
+		return err
+	}
+	id, subnets, _ := strings.Cut(k.given[n], " ")
+	uid, err := k.kubectl("get", "node", n, "-o", "jsonpath={.metadata.uid}")
+	if err != nil {
+		return err
+	}
+	var had struct{ Default []string }
+	if err := json.Unmarshal([]byte(subnets), &had); err != nil {
+		return err
+	}
+	text, err := json.Marshal(had.Default)
+	if err != nil {
+		return err
+	}
+	if _, err := k.kubectl("annotate", "node", n, "--overwrite", "k8s.ovn.org/node-id="+id, subnetsKey+"="+subnets); err != nil {
+		return err
+	}
+	if _, err := k.kubectl("patch", "nodenetwork", n, "--subresource=status", "--type=merge",
+		"-p", fmt.Sprintf(`{"status":{"allocation":{"nodeUID":%q,"nodeID":%s,"subnets":%s}}}`, uid, id, text)); err != nil {
+		return err
+	}
+	return absent(signal(n, "portolan-node", syscall.SIGKILL))
 }
 
 // sabotage breaks what nobody mends: a node answers no ping.
