@@ -42,7 +42,7 @@ func processes() []*Set {
 	return []*Set{node, controller, manager}
 }
 
-var descText = regexp.MustCompile(`^Desc\{fqName: "([^"]*)", help: "(.*)", constLabels: \{\}, variableLabels: \{(.*)\}\}$`)
+var descText = regexp.MustCompile(`^Desc\{fqName: "([^"]*)", help: "(.*?)"(?:, unit: "[^"]*")?, constLabels: \{\}, variableLabels: \{(.*)\}\}$`)
 
 // table is the markdown of one process's figures.
 func table(t *testing.T, s *Set) string {
