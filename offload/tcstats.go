@@ -1,7 +1,6 @@
 package offload
 
 import (
-	"encoding/binary"
 	"fmt"
 	"net"
 
@@ -158,6 +157,5 @@ func (c *TCCount) actions(list []byte) error {
 }
 
 func packetsOf(basic []byte) uint32 {
-	var order binary.ByteOrder = nl.NativeEndian()
-	return order.Uint32(basic[basicPacketsFrom:])
+	return nl.NativeEndian().Uint32(basic[basicPacketsFrom:])
 }

@@ -118,57 +118,52 @@ func (f *Flow) text(a *act) []Reason {
 // matches lists the keys that TC has none for, or NICs cannot do.
 func (f *Flow) matches() []Reason {
 	var out []Reason
-	unsupported := func(what string) { out = append(out, Reason{MatchUnsupported, what}) }
 	for name, v := range elements(f.Match) {
-		number, mask, _ := strings.Cut(v, "/")
-		switch name {
-		case "skb_mark":
-			if matched(mask) && (mask != "" || nonzero(number)) {
-				unsupported(name)
-			}
-		case "skb_priority":
-			if matched(mask) {
-				unsupported(name)
-			}
-		case "dp_hash":
-			if matched(mask) {
-				out = append(out, Reason{Code: DPHash})
-			}
-		case "ct_tuple4", "ct_tuple6":
-			if anyMatched(v) {
-				unsupported(name)
-			}
-		case "ct_state":
-			s := readCTState(v)
-			if s.matches(ctInvalid) && s.is(ctInvalid) {
-				out = append(out, Reason{Code: CTInvalid})
-			}
-			if s.matches(ctSNAT | ctDNAT) {
-				unsupported("ct_state of translated packets")
-			}
-		case "vlan":
-			if partVLAN(v) {
-				unsupported("part of a VLAN tag")
-			}
-		case "mpls":
-			if strings.Count(v, "label=") > 1 {
-				unsupported("several MPLS labels")
-			}
-		case "nd", "nd_ext", "nsh":
-			if anyMatched(v) {
-				unsupported(name)
-			}
-		case "packet_type":
-			if ns, ok := field(v, "ns"); ok && ns != "0" {
-				unsupported("packets without an Ethernet header")
-			}
-		case "ipv6":
-			if frag, ok := field(v, "frag"); ok && frag != "no" {
-				out = append(out, Reason{Fragment, "IPv6"})
-			}
-		}
+		out = append(out, matchOf(name, v)...)
 	}
 	return out
+}
+
+// matchOf is what one key of a match, with its value, keeps out of TC or a NIC.
+func matchOf(name, v string) []Reason {
+	number, mask, _ := strings.Cut(v, "/")
+	unsupported := func(is bool, what string) []Reason {
+		if !is {
+			return nil
+		}
+		return []Reason{{MatchUnsupported, what}}
+	}
+	switch name {
+	case "skb_mark":
+		return unsupported(matched(mask) && (mask != "" || nonzero(number)), name)
+	case "skb_priority":
+		return unsupported(matched(mask), name)
+	case "dp_hash":
+		if matched(mask) {
+			return []Reason{{Code: DPHash}}
+		}
+	case "ct_tuple4", "ct_tuple6", "nd", "nd_ext", "nsh":
+		return unsupported(anyMatched(v), name)
+	case "ct_state":
+		s := readCTState(v)
+		out := unsupported(s.matches(ctSNAT|ctDNAT), "ct_state of translated packets")
+		if s.matches(ctInvalid) && s.is(ctInvalid) {
+			out = append([]Reason{{Code: CTInvalid}}, out...)
+		}
+		return out
+	case "vlan":
+		return unsupported(partVLAN(v), "part of a VLAN tag")
+	case "mpls":
+		return unsupported(strings.Count(v, "label=") > 1, "several MPLS labels")
+	case "packet_type":
+		ns, ok := field(v, "ns")
+		return unsupported(ok && ns != "0", "packets without an Ethernet header")
+	case "ipv6":
+		if frag, ok := field(v, "frag"); ok && frag != "no" {
+			return []Reason{{Fragment, "IPv6"}}
+		}
+	}
+	return nil
 }
 
 // anyMatched tells whether some field of a list is matched on.

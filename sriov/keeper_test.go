@@ -27,6 +27,8 @@ type world struct {
 	dir    string
 	after  func(string) // of every step
 	keeper *sriov.Keeper
+	// patience of the keepers that start makes; 0: little, where a device never returns.
+	patience time.Duration
 }
 
 func newWorld(t testing.TB, shape string, soft ...string) *world {
@@ -49,7 +51,7 @@ func newWorld(t testing.TB, shape string, soft ...string) *world {
 // start makes a keeper as a new process does.
 func (w *world) start() {
 	w.t.Helper()
-	k, err := sriov.NewKeeper(sriov.KeeperConfig{Dir: w.dir, Inventory: w.m.Inventory(), Kernel: w.kernel, Switch: w.sw, Patience: 300 * time.Millisecond,
+	k, err := sriov.NewKeeper(sriov.KeeperConfig{Dir: w.dir, Inventory: w.m.Inventory(), Kernel: w.kernel, Switch: w.sw, Patience: max(w.patience, 300*time.Millisecond),
 		Log: slog.New(slog.DiscardHandler), AtStep: func(op string) {
 			if w.after != nil {
 				w.after(op)

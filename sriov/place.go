@@ -24,7 +24,7 @@ func (k *Keeper) place(ctx context.Context, r *Record, d Device, ns Namespace) (
 		return nil, err
 	}
 	if r.Netdev != nil {
-		if err := k.carry(ctx, r, d, ns); err != nil {
+		if err := k.carry(r, d, ns); err != nil {
 			return nil, err
 		}
 	}
@@ -140,7 +140,7 @@ func (k *Keeper) setVF(ctx context.Context, d Device, a Attribute, now, want VFS
 }
 
 // carry moves the function to the sandbox, by way of a namespace where no other name is.
-func (k *Keeper) carry(ctx context.Context, r *Record, d Device, ns Namespace) error {
+func (k *Keeper) carry(r *Record, d Device, ns Namespace) error {
 	host := k.kernel.Host()
 	l, err := k.kernel.Link(host, r.Netdev.Name)
 	if err != nil {

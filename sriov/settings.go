@@ -40,6 +40,21 @@ func ParseSettings(configuration []byte) (Settings, error) {
 
 // Check refuses values that no NIC takes. Its error is a *SettingError.
 func (s Settings) Check() error {
+	if err := s.checkTag(); err != nil {
+		return err
+	}
+	if err := s.checkWords(); err != nil {
+		return err
+	}
+	if s.MAC != "" {
+		if mac, err := net.ParseMAC(s.MAC); err != nil || !unicast(mac) {
+			return &SettingError{"mac", fmt.Sprintf("%.32q", s.MAC), "write the address of one station, such as 02:00:00:00:00:01"}
+		}
+	}
+	return s.checkRates()
+}
+
+func (s Settings) checkTag() error {
 	vlan := s.VLAN != nil && *s.VLAN != 0
 	switch {
 	case s.VLAN != nil && (*s.VLAN < 0 || *s.VLAN > 4094):
@@ -53,6 +68,10 @@ func (s Settings) Check() error {
 	case s.VLANProto != "" && !vlan && s.protocol() != defaultProtocol:
 		return &SettingError{"vlanProto", s.VLANProto, "set vlan too: it is the protocol of its tag"}
 	}
+	return nil
+}
+
+func (s Settings) checkWords() error {
 	for _, f := range []struct {
 		field, found string
 		words        []string
@@ -65,14 +84,13 @@ func (s Settings) Check() error {
 			return &SettingError{f.field, fmt.Sprintf("%.32q", f.found), "write " + strings.Join(f.words, " or ")}
 		}
 	}
+	return nil
+}
+
+func (s Settings) checkRates() error {
 	for field, rate := range map[string]*int{"min_tx_rate": s.MinTxRate, "max_tx_rate": s.MaxTxRate} {
 		if rate != nil && (*rate < 0 || *rate > math.MaxInt32) {
 			return &SettingError{field, fmt.Sprint(*rate), "write Mbit/s from 0 on"}
-		}
-	}
-	if s.MAC != "" {
-		if mac, err := net.ParseMAC(s.MAC); err != nil || !unicast(mac) {
-			return &SettingError{"mac", fmt.Sprintf("%.32q", s.MAC), "write the address of one station, such as 02:00:00:00:00:01"}
 		}
 	}
 	if s.MinTxRate != nil && s.MaxTxRate != nil {
