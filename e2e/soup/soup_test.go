@@ -89,7 +89,7 @@ func TestBugsAreFoundAndShrunk(t *testing.T) {
 	if !*findBugs {
 		t.Skip("takes minutes: make soup")
 	}
-	const many, length = 60, 400 // a node's addresses come round late
+	const many, length = 200, 400 // a node's addresses come round late
 	for _, b := range bugs() {
 		if b.opts.hasty {
 			continue // a minute without NB, and just that address next: seeds find it once in thousands

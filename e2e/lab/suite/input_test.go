@@ -84,10 +84,10 @@ func TestInputVandalisedAnnotation(t *testing.T) {
 	}
 }
 
-// TestInputEditedWhileNobodyLeads stops the managers, makes one node's subnet garbage and
-// another's the first one's, and has the agent of the first start anew, under a stream of
-// pings: the next manager gives both what they had, no packet is lost, no row is written,
-// and a pod starts on the first node meanwhile.
+// TestInputEditedWhileNobodyLeads stops the managers, makes a node's subnet garbage, has its
+// agent start anew, and makes another node's subnet the first one's, under a stream of pings
+// between the two: a pod starts on the first meanwhile, the next manager gives both what they
+// had, no packet is lost, and the zone's database is what it was.
 func TestInputEditedWhileNobodyLeads(t *testing.T) {
 	fresh(t)
 	host, third := "ovn-worker", "ovn-worker2"
@@ -109,13 +109,19 @@ func TestInputEditedWhileNobodyLeads(t *testing.T) {
 	managers("0")
 	kubectl(t, "-n", "portolan", "wait", "--for=delete", "pod", "-l", "app.kubernetes.io/name=portolan-manager", "--timeout=60s")
 	kubectl(t, "annotate", "node", host, "--overwrite", subnetsKey+"=garbage")
-	kubectl(t, "annotate", "node", third, "--overwrite", subnetsKey+"="+own)
+	agent := agentOf(t, host)
+	began := func() string {
+		return kubectl(t, "-n", "portolan", "get", "pod", agent, "-o", `jsonpath={.status.containerStatuses[?(@.name=="portolan-node")].state.running.startedAt}`)
+	}
+	old := began()
 	if err := signal(host, "portolan-node", syscall.SIGTERM); err != nil {
 		t.Error(err)
 	}
+	eventually(t, time.Minute, "another agent", func() (string, bool) { now := began(); return now, now != "" && now != old })
 	apply(t, podManifest("c", host))
 	kubectl(t, "-n", namespace, "wait", "--for=condition=Ready", "pod/c", "--timeout=90s")
 	kubectl(t, "-n", namespace, "delete", "pod", "c", "--wait=true", "--timeout=60s")
+	kubectl(t, "annotate", "node", third, "--overwrite", subnetsKey+"="+own)
 	managers("2")
 	for n, has := range had {
 		shows(t, has, func() string { return given(t, n) })
