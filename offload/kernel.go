@@ -212,7 +212,7 @@ func readDatapaths(msgs [][]byte) (bool, error) {
 		if len(m) < nl.SizeofGenlmsg+datapathHeader {
 			continue
 		}
-		attrs, err := nl.ParseRouteAttr(m[nl.SizeofGenlmsg+datapathHeader:])
+		attrs, err := attributes(m[nl.SizeofGenlmsg+datapathHeader:])
 		if err != nil {
 			return false, fmt.Errorf("kernel datapaths: %w", err)
 		}

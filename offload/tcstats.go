@@ -3,6 +3,8 @@ package offload
 import (
 	"fmt"
 	"net"
+	"slices"
+	"syscall"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -70,7 +72,7 @@ func (c *TCCount) add(msg []byte) error {
 	if len(msg) < tcHeader {
 		return fmt.Errorf("message of %d bytes", len(msg))
 	}
-	attrs, err := nl.ParseRouteAttr(msg[tcHeader:])
+	attrs, err := attributes(msg[tcHeader:])
 	if err != nil {
 		return err
 	}
@@ -78,7 +80,7 @@ func (c *TCCount) add(msg []byte) error {
 	for _, a := range attrs {
 		switch a.Attr.Type & attrTypeMask {
 		case nl.TCA_KIND:
-			kind = nl.BytesToString(a.Value)
+			kind = unix.ByteSliceToString(a.Value)
 		case nl.TCA_OPTIONS:
 			options = a.Value
 		}
@@ -86,7 +88,7 @@ func (c *TCCount) add(msg []byte) error {
 	if kind != "flower" || len(options) == 0 {
 		return nil
 	}
-	inner, err := nl.ParseRouteAttr(options)
+	inner, err := attributes(options)
 	if err != nil {
 		return err
 	}
@@ -121,11 +123,11 @@ func (c *TCCount) add(msg []byte) error {
 // actions reads the statistics of the last of a filter's actions: each counts the
 // packets that came to it.
 func (c *TCCount) actions(list []byte) error {
-	actions, err := nl.ParseRouteAttr(list)
+	actions, err := attributes(list)
 	if err != nil || len(actions) == 0 {
 		return err
 	}
-	parts, err := nl.ParseRouteAttr(actions[len(actions)-1].Value)
+	parts, err := attributes(actions[len(actions)-1].Value)
 	if err != nil {
 		return err
 	}
@@ -133,7 +135,7 @@ func (c *TCCount) actions(list []byte) error {
 		if p.Attr.Type&attrTypeMask != nl.TCA_ACT_STATS {
 			continue
 		}
-		stats, err := nl.ParseRouteAttr(p.Value)
+		stats, err := attributes(p.Value)
 		if err != nil {
 			return err
 		}
@@ -154,6 +156,15 @@ func (c *TCCount) actions(list []byte) error {
 		c.SoftwarePackets += all - min(all, hardware)
 	}
 	return nil
+}
+
+// attributes parses a list of netlink attributes. The kernel pads each to four bytes, and
+// package nl takes it for granted.
+func attributes(list []byte) ([]syscall.NetlinkRouteAttr, error) {
+	if over := len(list) % unix.NLA_ALIGNTO; over != 0 {
+		list = append(slices.Clip(list), make([]byte, unix.NLA_ALIGNTO-over)...)
+	}
+	return nl.ParseRouteAttr(list)
 }
 
 func packetsOf(basic []byte) uint32 {

@@ -96,7 +96,7 @@ func (k *KernelDevlink) Mode(bus, device string) (Mode, error) {
 		if len(a) < nl.SizeofGenlmsg {
 			continue
 		}
-		attributes, err := nl.ParseRouteAttr(a[nl.SizeofGenlmsg:])
+		attributes, err := netlinkAttributes(a[nl.SizeofGenlmsg:])
 		if err != nil {
 			return "", fmt.Errorf("%s: %w", doing, err)
 		}

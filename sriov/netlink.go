@@ -298,7 +298,7 @@ func (k *NetlinkKernel) MoveRDMA(from Namespace, name string, to Namespace) erro
 
 // attribute finds one in a list; nil where there is none.
 func attribute(list []byte, kind uint16) ([]byte, error) {
-	all, err := nl.ParseRouteAttr(list)
+	all, err := netlinkAttributes(list)
 	for _, a := range all {
 		if a.Attr.Type&nl.NLA_TYPE_MASK == kind {
 			return a.Value, err

@@ -42,12 +42,12 @@ func (k *NetlinkKernel) VFs(pf string) (map[int]VFState, error) {
 }
 
 func readVFs(list []byte, out map[int]VFState) error {
-	entries, err := nl.ParseRouteAttr(list)
+	entries, err := netlinkAttributes(list)
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
-		parts, err := nl.ParseRouteAttr(e.Value)
+		parts, err := netlinkAttributes(e.Value)
 		if err != nil {
 			return err
 		}

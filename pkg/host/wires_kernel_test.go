@@ -266,6 +266,9 @@ func TestPhysicalNetworkRefusals(t *testing.T) {
 	v := startOVS(t)
 	v.vsctl("--no-wait add-br br-admin -- set bridge br-admin datapath_type=netdev -- add-br br-kernel -- set bridge br-kernel datapath_type=system" +
 		" -- add-br br-ours -- set bridge br-ours datapath_type=netdev external_ids:portolan/owner=vswitch/n")
+	for _, br := range []string{"br-admin", "br-ours"} { // br-kernel has no device here
+		eventually(t, 10*time.Second, "device of "+br, func() bool { _, err := net.InterfaceByName(br); return err == nil })
+	}
 	for _, c := range wireRefusals() {
 		t.Run(c.name, func(t *testing.T) {
 			dir, sys := c.prepare(t, v)
