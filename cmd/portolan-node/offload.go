@@ -8,8 +8,6 @@ import (
 	"sync"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
 	"github.com/portolan-cni/portolan/offload"
 	"github.com/portolan-cni/portolan/pkg/api/v1alpha1"
 	"github.com/portolan-cni/portolan/pkg/cni"
@@ -237,19 +235,19 @@ func (o *offloading) lastReport() *offload.Report {
 
 // condition is what the NodeNetwork says of offload; nil where the plan has none for
 // this node, or nothing is known yet.
-func (o *offloading) condition() *metav1.Condition {
+func (o *offloading) condition() *v1alpha1.Condition {
 	r := o.lastReport()
 	if !o.wanted() || r == nil || !r.Switch.Running {
 		return nil
 	}
 	if len(r.Reasons) == 0 || r.Reasons[0].Code == offload.TCPolicy && o.plan.Mode == intent.OffloadSoftware {
-		return &metav1.Condition{
-			Type: v1alpha1.ConditionOffload, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonOffloading,
+		return &v1alpha1.Condition{
+			Type: v1alpha1.ConditionOffload, Status: "True", Reason: v1alpha1.ReasonOffloading,
 			Message: "ovs-vswitchd hands flows to TC; portolan offload says of each pod where they are",
 		}
 	}
 	e := offload.Explain(r.Reasons[0].Code)
-	return &metav1.Condition{Type: v1alpha1.ConditionOffload, Status: metav1.ConditionFalse, Reason: camel(string(e.Code)), Message: e.Meaning + " " + e.Cure}
+	return &v1alpha1.Condition{Type: v1alpha1.ConditionOffload, Status: "False", Reason: camel(string(e.Code)), Message: e.Meaning + " " + e.Cure}
 }
 
 // camel is a code as conditions have their reasons: restart-needed is RestartNeeded.

@@ -9,8 +9,6 @@ import (
 	"sync"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
 	"github.com/portolan-cni/portolan/cmd/portolan-node/held"
 	"github.com/portolan-cni/portolan/pkg/api/v1alpha1"
 	"github.com/portolan-cni/portolan/pkg/compile"
@@ -52,8 +50,8 @@ type view struct {
 	report   ovsdb.Report
 	problems []rows.Problem // of the host and the door
 	wires    []host.WireState
-	offload  *metav1.Condition // nil: nothing is said of it
-	runs     kube.Allocation   // zero: not known yet
+	offload  *v1alpha1.Condition // nil: nothing is said of it
+	runs     kube.Allocation     // zero: not known yet
 }
 
 // run looks every few seconds and declares what has changed, until ctx ends.

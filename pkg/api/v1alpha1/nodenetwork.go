@@ -32,7 +32,11 @@ type NodeNetwork struct {
 	Status NodeNetworkStatus `json:"status,omitempty"`
 }
 
-// The condition of a NodeNetwork, and its reasons.
+// Condition is a condition in a status of this group, for those who know no other type
+// of Kubernetes.
+type Condition = metav1.Condition
+
+// The conditions of a NodeNetwork, and their reasons.
 const (
 	// ConditionReady is True when pods can start on the node.
 	ConditionReady = "Ready"
