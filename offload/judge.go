@@ -23,6 +23,10 @@ func (t *table) judge(x *facts) {
 		}
 		if len(in) > 0 {
 			e.why = in
+			if e.place == Kernel && x.kind != DatapathUserspace {
+				// No NIC is behind it; that it is not even in TC has reasons of its own.
+				e.why = append(slices.Clone(in), t.notInTC(x, e)...)
+			}
 			continue
 		}
 		e.why = t.flow(x, e)
@@ -44,11 +48,7 @@ func (t *table) flow(x *facts, e *entry) []Reason {
 	if x.kind == DatapathUserspace {
 		return userspaceFlow(e)
 	}
-	out := slices.Clone(e.blocked)
-	if len(out) == 0 && e.place == Kernel {
-		out = t.stages(x, e)
-	}
-	out = append(out, x.egress(e)...)
+	out := append(t.notInTC(x, e), x.egress(e)...)
 	if len(out) == 0 {
 		out = e.tracked
 	}
@@ -61,6 +61,15 @@ func (t *table) flow(x *facts, e *entry) []Reason {
 		return []Reason{{Code: DriverRefused}}
 	}
 	return []Reason{{Code: TCRefused}}
+}
+
+// notInTC are what of a flow's text, and of its stages, keeps it out of TC; of one that
+// is in TC, what of it NICs cannot do.
+func (t *table) notInTC(x *facts, e *entry) []Reason {
+	if len(e.blocked) > 0 || e.place != Kernel {
+		return slices.Clone(e.blocked)
+	}
+	return t.stages(x, e)
 }
 
 // userspaceFlow judges a flow of vswitchd's own datapath, which a NIC may have by rte_flow.

@@ -34,6 +34,7 @@ type Observer struct {
 
 	last   map[FlowID]counters
 	lastAt time.Time
+	inTC   time.Time // start of the vswitchd that had a flow in TC or a NIC; zero: none had
 }
 
 // counters of a flow.
@@ -111,6 +112,9 @@ func (o *Observer) gather(ctx context.Context) (*facts, error) {
 	}
 	if x.state, err = o.Switch.State(ctx, o.Datapath); err != nil {
 		return nil, err
+	}
+	if !o.inTC.IsZero() && o.inTC.Equal(x.state.Started) {
+		x.state.Active = true
 	}
 	o.lookUp(x)
 	return x, nil
@@ -238,6 +242,10 @@ func (o *Observer) dump(ctx context.Context, x *facts, r *Report) (*table, error
 	r.Reading.Flows = len(entries)
 	o.last = next
 	t := newTable(entries)
+	if !x.state.Active && slices.ContainsFunc(entries, func(e *entry) bool { return e.place == TC || e.place == Hardware }) {
+		o.inTC, x.state.Active, r.Switch.Active = x.state.Started, true, true
+		r.Reasons = append([]Reason{}, x.node()...)
+	}
 	t.judge(x)
 	return t, nil
 }

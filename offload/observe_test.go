@@ -148,6 +148,13 @@ func twice(n string) string {
 	return string(text)
 }
 
+// emulated is the node of the dumps switchdev-….
+func emulated(w *world) {
+	w.Probe.devices["rep0"], w.Probe.devices["rep1"] = w.Probe.devices["pf0vf0"], w.Probe.devices["pf0vf1"]
+	w.Probe.devices["v-h"] = Device{Kind: Veth, Driver: "veth"}
+	w.Config.Ports["br-int"] = Port{Name: "br-int", Type: "internal"}
+}
+
 func TestReports(t *testing.T) {
 	for _, test := range []struct {
 		name  string
@@ -157,6 +164,21 @@ func TestReports(t *testing.T) {
 	}{
 		{"hardware", SystemDatapath, []string{"pf0vf0", "pf0vf1"}, func(*world) {}},
 		{"mixed", SystemDatapath, []string{"pf0vf0", "pf0vf1", "veth5"}, func(w *world) { w.Probe.kernel.RecircSharing = No }},
+		// Two of Debian's 6.12, as OVS 3.5 printed them: pods on veth pairs, with connections
+		// tracked and over Geneve.
+		{"debian-conntrack", SystemDatapath, []string{"a-h", "b-h"}, func(w *world) {
+			w.Probe.kernel.RecircSharing = No
+			w.Probe.devices["a-h"], w.Probe.devices["b-h"] = Device{Kind: Veth, Driver: "veth"}, Device{Kind: Veth, Driver: "veth"}
+		}},
+		{"debian-geneve", SystemDatapath, []string{"a-h", "b-h"}, func(w *world) {
+			w.Probe.kernel.RecircSharing, w.Probe.under = No, "v0"
+			w.Probe.devices["a-h"], w.Probe.devices["b-h"] = Device{Kind: Veth, Driver: "veth"}, Device{Kind: Veth, Driver: "veth"}
+			w.Config.Ports["br-int"] = Port{Name: "br-int", Type: "internal"}
+		}},
+		// Two of a kernel with NET_TC_SKB_EXT and an emulated switchdev NIC, connections
+		// tracked: functions talk with each other, and one with a pod on a veth pair.
+		{"switchdev-functions", SystemDatapath, []string{"rep0", "rep1", "v-h"}, emulated},
+		{"switchdev-to-veth", SystemDatapath, []string{"rep0", "rep1", "v-h"}, emulated},
 		{"userspace", NetdevDatapath, []string{"v0", "v1"}, func(*world) {}},
 		{"partial", NetdevDatapath, []string{"vhost1", "dpdk0"}, func(w *world) {
 			w.Config.DPDK = true
@@ -264,4 +286,21 @@ func TestAFlowThatIsNew(t *testing.T) {
 		}
 	}
 	t.Errorf("got %+v", r.Interfaces[0].Reasons)
+}
+
+// TestAFlowInTCProvesThatOffloadIsOn holds also where vswitchd does not count offloaded flows.
+func TestAFlowInTCProvesThatOffloadIsOn(t *testing.T) {
+	w := newWorld(dump(t, "hardware"), "")
+	w.Switch.state.Active, w.Switch.state.Started = false, time.Unix(1000, 0)
+	o := w.observer()
+	if r := w.observe(t, o, "pf0vf0"); !r.Switch.Active || len(r.Reasons) != 0 || len(r.Interfaces[0].Reasons) != 0 {
+		t.Errorf("found %+v, %v, %v", r.Switch, r.Reasons, r.Interfaces[0].Reasons)
+	}
+	if r := w.observe(t, o, "pf0vf0"); !r.Switch.Active {
+		t.Error("it is forgotten when there is no flow")
+	}
+	w.Switch.state.Started = time.Unix(2000, 0)
+	if r := w.observe(t, o, "pf0vf0"); r.Switch.Active || len(r.Reasons) != 1 || r.Reasons[0].Code != RestartNeeded {
+		t.Errorf("another vswitchd: found %+v, %v", r.Switch, r.Reasons)
+	}
 }

@@ -87,7 +87,7 @@ func nodeReasons() []Explanation {
 			"Boot a kernel with CONFIG_NET_CLS_FLOWER, or install its modules."},
 		{HWOffloadOff, "Open vSwitch is not told to offload: other_config:hw-offload is not true.",
 			"Set spec.offload.mode to hardware in the Cluster file, and restart ovs-vswitchd on the node."},
-		{RestartNeeded, "ovs-vswitchd began before it was told to offload, or to use another tc-policy; it reads both when it starts.",
+		{RestartNeeded, "Open vSwitch is told to offload, and ovs-vswitchd does not: it reads the setting when it starts.",
 			"Delete the node's ovs-node pod, in a maintenance window: packets stop while ovs-vswitchd starts."},
 		{TCPolicy, "tc-policy is skip_hw: flows go to TC in software by order.",
 			"Set spec.offload.mode to hardware in the Cluster file, and restart ovs-vswitchd on the node."},

@@ -30,7 +30,8 @@ type SwitchReport struct {
 	Running   bool      `json:"running"`
 	HWOffload bool      `json:"hwOffload"`
 	TCPolicy  string    `json:"tcPolicy,omitempty"`
-	// Active is that vswitchd has taken hw-offload up for some port.
+	// Active is that vswitchd has taken hw-offload up for some port: it counts offloaded
+	// flows, or has had one in TC since its start.
 	Active bool `json:"active"`
 }
 
