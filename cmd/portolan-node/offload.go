@@ -101,7 +101,6 @@ func (o *offloading) run(ctx context.Context) error {
 		default:
 			failed = ""
 			pause = max(pause, observeShare*time.Duration(r.Reading.Milliseconds*float64(time.Millisecond)))
-			o.figures.Reading(figuresOf(r))
 		}
 		select {
 		case <-ctx.Done():
@@ -123,8 +122,13 @@ func (o *offloading) turn(ctx context.Context) (*offload.Report, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	r, err := o.observer.Look(ctx, all)
-	if err == nil && o.datapath != intent.UserspaceDatapath && r.Switch.Running && (o.wanted() || r.Switch.HWOffload) {
+	if err != nil {
+		return nil, err
+	}
+	if o.datapath != intent.UserspaceDatapath && r.Switch.Running && (o.wanted() || r.Switch.HWOffload) {
 		r, err = o.reading(ctx, all)
+	} else {
+		o.figures.Reading(figuresOf(r))
 	}
 	if err == nil {
 		o.tell(r)
@@ -132,11 +136,13 @@ func (o *offloading) turn(ctx context.Context) (*offload.Report, error) {
 	return r, err
 }
 
-// reading makes one; o.mu is held.
+// reading makes one, and counts it, for whomever it is made: the next counts from here.
+// o.mu is held.
 func (o *offloading) reading(ctx context.Context, all []offload.Attached) (*offload.Report, error) {
 	r, err := o.observer.Observe(ctx, all)
 	if err == nil {
 		o.read, o.readAt = r.Reading.Skipped == "", time.Now()
+		o.figures.Reading(figuresOf(r))
 	}
 	return r, err
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"strings"
 	"testing"
@@ -180,4 +182,31 @@ func TestCondition(t *testing.T) {
 			t.Errorf("%s: %+v, wanted %v %s", name, c, test.on, test.reason)
 		}
 	}
+}
+
+// TestEveryPacketIsCountedOnce has questions between the agent's own readings.
+func TestEveryPacketIsCountedOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o, vswitchd := observed(intent.OffloadHardware, intent.SystemDatapath, offload.Config{HWOffload: true})
+		set := metrics.New("node")
+		o.figures = metrics.NewOffload(set)
+		ask := func(f func() (*offload.Report, error)) {
+			if _, err := f(); err != nil {
+				t.Fatal(err)
+			}
+			<-time.After(30 * time.Second)
+		}
+		own := func() (*offload.Report, error) { return o.turn(t.Context()) }
+		ask(own)
+		ask(func() (*offload.Report, error) {
+			return o.answer(t.Context(), offload.Question{Flows: true, For: 5 * time.Second})
+		})
+		ask(own)
+		rec := httptest.NewRecorder()
+		set.Handler(metrics.Probes{}).ServeHTTP(rec, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+		want := fmt.Sprintf("portolan_offload_packets_total{place=\"kernel\"} %d\n", 10*(vswitchd.dumps-1))
+		if text := rec.Body.String(); vswitchd.dumps != 4 || !strings.Contains(text, want) {
+			t.Errorf("%d dumps, of which each had 10 packets more; wanted %s in\n%s", vswitchd.dumps, want, text)
+		}
+	})
 }
