@@ -24,10 +24,10 @@ const baseSuite = "trixie" // OVN 25.03, OVS 3.5; bookworm's OVN 23.03 is not su
 var basePackages = []string{"openvswitch-switch", "ovn-central", "ovn-host", "ovn-common", "iproute2", "iputils-ping",
 	"nftables", "ethtool", "conntrack", "procps", "tcpdump"}
 
-func (b Builder) baseStep() step {
-	return step{
-		key:  cache.KeyOf("base", append([]string{baseSuite}, basePackages...)...),
-		what: "Debian " + baseSuite + " with OVN and OVS", cost: 2 * time.Minute, fill: b.fillBase,
+func (b Builder) baseStep() Step {
+	return Step{
+		Key:  cache.KeyOf("base", append([]string{baseSuite}, basePackages...)...),
+		What: "Debian " + baseSuite + " with OVN and OVS", Cost: 2 * time.Minute, Fill: b.fillBase,
 	}
 }
 
@@ -35,7 +35,7 @@ func (b Builder) baseStep() step {
 // tests that run OVN's and OVS's daemons without a cluster.
 func (b Builder) OVNRoot(ctx context.Context) (string, error) {
 	base := b.baseStep()
-	if err := b.run(ctx, []step{base}); err != nil {
+	if err := b.Run(ctx, []Step{base}); err != nil {
 		return "", err
 	}
 	link := filepath.Join(b.Cache.Dir, "ovn-root")
@@ -43,14 +43,14 @@ func (b Builder) OVNRoot(ctx context.Context) (string, error) {
 	if err := os.Remove(half); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}
-	if err := os.Symlink(filepath.Join(b.Cache.Path(base.key), "root"), half); err != nil {
+	if err := os.Symlink(filepath.Join(b.Cache.Path(base.Key), "root"), half); err != nil {
 		return "", err
 	}
 	return link, os.Rename(half, link)
 }
 
 func (b Builder) fillBase(ctx context.Context, dir string) error {
-	log, err := b.logFile("base")
+	log, err := b.LogFile("base")
 	if err != nil {
 		return err
 	}
@@ -63,7 +63,7 @@ func (b Builder) fillBase(ctx context.Context, dir string) error {
 		// No service of a package may start here, and none is wanted in a container.
 		`--setup-hook=mkdir -p "$1/usr/sbin"; printf '#!/bin/sh\nexit 101\n' > "$1/usr/sbin/policy-rc.d"; chmod 755 "$1/usr/sbin/policy-rc.d"`,
 		baseSuite, root,
-		"deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] " + mirror() + " " + baseSuite + " main"}
+		"deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] " + Mirror() + " " + baseSuite + " main"}
 	if _, err := (proc.Cmd{Argv: argv, Log: log}).Output(ctx); err != nil {
 		return err
 	}
@@ -72,8 +72,8 @@ func (b Builder) fillBase(ctx context.Context, dir string) error {
 
 var uri = regexp.MustCompile(`(?m)^(?:URIs: *|deb (?:\[[^]]*\] )?)(\S*/debian/?)(?:\s|$)`)
 
-// mirror is the Debian mirror this machine uses already.
-func mirror() string {
+// Mirror is the Debian mirror this machine uses already.
+func Mirror() string {
 	for _, f := range []string{"/etc/apt/sources.list.d/debian.sources", "/etc/apt/sources.list"} {
 		if text, err := os.ReadFile(f); err == nil {
 			if m := uri.FindSubmatch(text); m != nil {

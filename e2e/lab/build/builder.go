@@ -35,12 +35,12 @@ type Products struct {
 	Images []string `json:"images"` // archives to import into each node
 }
 
-// step is one product to make, with its rough cost when cold.
-type step struct {
-	key  cache.Key
-	what string
-	cost time.Duration // on two idle cores
-	fill func(ctx context.Context, dir string) error
+// Step is one product to make, with its rough cost when cold.
+type Step struct {
+	Key  cache.Key
+	What string
+	Cost time.Duration // on two idle cores
+	Fill func(ctx context.Context, dir string) error
 }
 
 // Make makes everything that is missing and prints what is built and what is left.
@@ -54,45 +54,45 @@ func (b Builder) Make(ctx context.Context) (Products, error) {
 	if err != nil {
 		return Products{}, err
 	}
-	steps := []step{kube, base, images}
-	if err := b.run(ctx, steps); err != nil {
+	steps := []Step{kube, base, images}
+	if err := b.Run(ctx, steps); err != nil {
 		return Products{}, err
 	}
-	archives, err := filepath.Glob(filepath.Join(b.Cache.Path(images.key), "*.tar"))
+	archives, err := filepath.Glob(filepath.Join(b.Cache.Path(images.Key), "*.tar"))
 	if err != nil || len(archives) == 0 {
-		return Products{}, fmt.Errorf("images: no archive in %s (%v): remove it and run again", b.Cache.Path(images.key), err)
+		return Products{}, fmt.Errorf("images: no archive in %s (%v): remove it and run again", b.Cache.Path(images.Key), err)
 	}
-	return Products{Kube: b.Cache.Path(kube.key), Base: filepath.Join(b.Cache.Path(base.key), "root"), Images: archives}, nil
+	return Products{Kube: b.Cache.Path(kube.Key), Base: filepath.Join(b.Cache.Path(base.Key), "root"), Images: archives}, nil
 }
 
-// run makes the missing steps in order. One at a time: each uses all cores.
-func (b Builder) run(ctx context.Context, steps []step) error {
-	var missing []step
+// Run makes the missing steps in order. One at a time: each uses all cores.
+func (b Builder) Run(ctx context.Context, steps []Step) error {
+	var missing []Step
 	for _, s := range steps {
-		if !b.Cache.Has(s.key) {
+		if !b.Cache.Has(s.Key) {
 			missing = append(missing, s)
 		}
 	}
 	for i, s := range missing {
 		var left []string
-		cost := s.cost
+		cost := s.Cost
 		for _, later := range missing[i+1:] {
-			left = append(left, later.key.Name)
-			cost += later.cost
+			left = append(left, later.Key.Name)
+			cost += later.Cost
 		}
 		after := "then done"
 		if len(left) > 0 {
 			after = "then " + strings.Join(left, ", ")
 		}
-		b.say("build %d/%d: %s: %s (%s; up to %s from an empty cache)", i+1, len(missing), s.key.Name, s.what, after, cost)
+		b.say("build %d/%d: %s: %s (%s; up to %s from an empty cache)", i+1, len(missing), s.Key.Name, s.What, after, cost)
 		start := time.Now()
-		stop := b.heartbeat(s.key.Name, start)
-		_, err := b.Cache.Make(ctx, s.key, s.fill)
+		stop := b.heartbeat(s.Key.Name, start)
+		_, err := b.Cache.Make(ctx, s.Key, s.Fill)
 		stop()
 		if err != nil {
-			return fmt.Errorf("build %s (its output is in %s): %w", s.key.Name, b.logPath(s.key.Name), err)
+			return fmt.Errorf("build %s (its output is in %s): %w", s.Key.Name, b.logPath(s.Key.Name), err)
 		}
-		b.say("build %d/%d: %s made in %s", i+1, len(missing), s.key.Name, time.Since(start).Round(time.Second))
+		b.say("build %d/%d: %s made in %s", i+1, len(missing), s.Key.Name, time.Since(start).Round(time.Second))
 	}
 	return nil
 }
@@ -119,8 +119,8 @@ func (b Builder) say(format string, args ...any) { fmt.Fprintf(b.Out, format+"\n
 
 func (b Builder) logPath(name string) string { return filepath.Join(b.Log, "build-"+name+".log") }
 
-// logFile opens the file that holds the output of a build.
-func (b Builder) logFile(name string) (*os.File, error) {
+// LogFile opens the file that holds the output of a build.
+func (b Builder) LogFile(name string) (*os.File, error) {
 	if err := os.MkdirAll(b.Log, 0o755); err != nil {
 		return nil, err
 	}

@@ -25,21 +25,21 @@ var tools = [][2]string{{"dash", "sh"}, {"bash", "bash"}, {"curl", "curl"}, {"di
 	{"nc.openbsd", "nc"}, {"ping", "ping"}, {"ip", "ip"}, {"tcpdump", "tcpdump"}, {"ethtool", "ethtool"}, {"getent", "getent"},
 	{"arping", "arping"}, {"nft", "nft"}}
 
-func (b Builder) imagesStep() (step, error) {
+func (b Builder) imagesStep() (Step, error) {
 	kube, err := b.kubeStep()
 	if err != nil {
-		return step{}, err
+		return Step{}, err
 	}
 	parts, err := cache.FileParts(filepath.Join(b.moduleDir(), "pause", "main.go"))
 	if err != nil {
-		return step{}, err
+		return Step{}, err
 	}
-	parts = append(parts, "1", kube.key.Hash, PauseImage, AgnhostImage, BusyboxImage)
+	parts = append(parts, "1", kube.Key.Hash, PauseImage, AgnhostImage, BusyboxImage)
 	for _, t := range tools {
 		parts = append(parts, t[0], t[1])
 	}
-	return step{key: cache.KeyOf("images", parts...), what: "pause, agnhost and busybox images", cost: 10 * time.Second,
-		fill: func(ctx context.Context, dir string) error { return b.fillImages(ctx, b.Cache.Path(kube.key), dir) }}, nil
+	return Step{Key: cache.KeyOf("images", parts...), What: "pause, agnhost and busybox images", Cost: 10 * time.Second,
+		Fill: func(ctx context.Context, dir string) error { return b.fillImages(ctx, b.Cache.Path(kube.Key), dir) }}, nil
 }
 
 func (b Builder) fillImages(ctx context.Context, kube, dir string) error {

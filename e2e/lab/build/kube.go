@@ -47,18 +47,18 @@ func (b Builder) moduleParts() ([]string, error) {
 	return append(append(files, kubeFlags()...), append(goEnv, runtime.Version())...), nil
 }
 
-func (b Builder) kubeStep() (step, error) {
+func (b Builder) kubeStep() (Step, error) {
 	parts, err := b.moduleParts()
 	if err != nil {
-		return step{}, err
+		return Step{}, err
 	}
 	sources, err := cache.FileParts(filepath.Join(b.moduleDir(), "kube", "main.go"))
 	if err != nil {
-		return step{}, err
+		return Step{}, err
 	}
-	return step{
-		key: cache.KeyOf("kube", append(parts, sources...)...), what: "Kubernetes " + kubeVersion + " and agnhost from Go modules",
-		cost: 14 * time.Minute, fill: b.fillKube,
+	return Step{
+		Key: cache.KeyOf("kube", append(parts, sources...)...), What: "Kubernetes " + kubeVersion + " and agnhost from Go modules",
+		Cost: 14 * time.Minute, Fill: b.fillKube,
 	}, nil
 }
 
@@ -68,11 +68,11 @@ func (b Builder) Kube(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return b.Cache.Path(s.key), b.run(ctx, []step{s})
+	return b.Cache.Path(s.Key), b.Run(ctx, []Step{s})
 }
 
 func (b Builder) fillKube(ctx context.Context, dir string) error {
-	log, err := b.logFile("kube")
+	log, err := b.LogFile("kube")
 	if err != nil {
 		return err
 	}
@@ -120,9 +120,9 @@ func (b Builder) UpstreamTests(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	s := step{key: cache.KeyOf("upstream", append(parts, sources...)...), what: "upstream's network tests", cost: 6 * time.Minute,
-		fill: func(ctx context.Context, dir string) error {
-			log, err := b.logFile("upstream")
+	s := Step{Key: cache.KeyOf("upstream", append(parts, sources...)...), What: "upstream's network tests", Cost: 6 * time.Minute,
+		Fill: func(ctx context.Context, dir string) error {
+			log, err := b.LogFile("upstream")
 			if err != nil {
 				return err
 			}
@@ -132,8 +132,8 @@ func (b Builder) UpstreamTests(ctx context.Context) (string, error) {
 			_, err = proc.Cmd{Argv: argv, Dir: b.moduleDir(), Env: goEnv, Log: log}.Output(ctx)
 			return err
 		}}
-	if err := b.run(ctx, []step{s}); err != nil {
+	if err := b.Run(ctx, []Step{s}); err != nil {
 		return "", err
 	}
-	return filepath.Join(b.Cache.Path(s.key), "upstream.test"), nil
+	return filepath.Join(b.Cache.Path(s.Key), "upstream.test"), nil
 }

@@ -32,7 +32,7 @@ func (b Builder) Multus(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return b.Cache.Path(s.key), b.run(ctx, []step{s})
+	return b.Cache.Path(s.Key), b.Run(ctx, []Step{s})
 }
 
 // MultusImage builds Multus and puts its programs into an image, at the paths and under
@@ -42,13 +42,13 @@ func (b Builder) MultusImage(ctx context.Context) (Archive, error) {
 	if err != nil {
 		return Archive{}, err
 	}
-	dir := b.Cache.Path(programs.key)
-	s := step{key: cache.KeyOf("multus-image", "1", programs.key.Hash, MultusThinImage, MultusThickImage), what: "Multus's image", cost: 5 * time.Second,
-		fill: func(_ context.Context, out string) error { return b.fillMultusImage(dir, out) }}
-	if err := b.run(ctx, []step{programs, s}); err != nil {
+	dir := b.Cache.Path(programs.Key)
+	s := Step{Key: cache.KeyOf("multus-image", "1", programs.Key.Hash, MultusThinImage, MultusThickImage), What: "Multus's image", Cost: 5 * time.Second,
+		Fill: func(_ context.Context, out string) error { return b.fillMultusImage(dir, out) }}
+	if err := b.Run(ctx, []Step{programs, s}); err != nil {
 		return Archive{}, err
 	}
-	return Archive{Tag: MultusThinImage, Path: filepath.Join(b.Cache.Path(s.key), "multus.tar")}, nil
+	return Archive{Tag: MultusThinImage, Path: filepath.Join(b.Cache.Path(s.Key), "multus.tar")}, nil
 }
 
 func (b Builder) fillMultusImage(programs, out string) error {
@@ -85,15 +85,15 @@ func (b Builder) fillMultusImage(programs, out string) error {
 	return image.WriteArchive(work, filepath.Join(out, "multus.tar"), image.Config{Tags: []string{MultusThinImage, MultusThickImage}, Entrypoint: []string{"/thin_entrypoint"}})
 }
 
-func (b Builder) multusStep() (step, error) {
+func (b Builder) multusStep() (Step, error) {
 	module := filepath.Join(b.Repo, "e2e", "multus")
 	parts, err := cache.FileParts(filepath.Join(module, "go.mod"), filepath.Join(module, "go.sum"))
 	if err != nil {
-		return step{}, err
+		return Step{}, err
 	}
-	return step{key: cache.KeyOf("multus", append(append(parts, goEnv...), runtime.Version())...), what: "Multus from Go modules", cost: 90 * time.Second,
-		fill: func(ctx context.Context, dir string) error {
-			log, err := b.logFile("multus")
+	return Step{Key: cache.KeyOf("multus", append(append(parts, goEnv...), runtime.Version())...), What: "Multus from Go modules", Cost: 90 * time.Second,
+		Fill: func(ctx context.Context, dir string) error {
+			log, err := b.LogFile("multus")
 			if err != nil {
 				return err
 			}

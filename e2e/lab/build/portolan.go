@@ -50,7 +50,7 @@ func (b Builder) Portolan(ctx context.Context, base string) (Archive, error) {
 	if err != nil {
 		return Archive{}, err
 	}
-	log, err := b.logFile("portolan")
+	log, err := b.LogFile("portolan")
 	if err != nil {
 		return Archive{}, err
 	}

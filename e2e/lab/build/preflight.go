@@ -50,7 +50,7 @@ func (b Builder) Preflight(ctx context.Context) error {
 		return nil
 	}
 	b.say("install %s (apt-get; its output is in %s)", strings.Join(missing, " "), b.logPath("packages"))
-	log, err := b.logFile("packages")
+	log, err := b.LogFile("packages")
 	if err != nil {
 		return err
 	}

@@ -69,7 +69,7 @@ func (s Store) Make(ctx context.Context, k Key, fill func(ctx context.Context, d
 	if s.Has(k) {
 		return s.Path(k), nil
 	}
-	unlock, err := s.lock(k.Name)
+	unlock, err := s.Lock(k.Name)
 	if err != nil {
 		return "", err
 	}
@@ -128,7 +128,9 @@ func (s Store) dropOld(k Key) error {
 	return nil
 }
 
-func (s Store) lock(name string) (func(), error) {
+// Lock waits until this process alone changes what the name stands for, and gives
+// the function that lets others.
+func (s Store) Lock(name string) (func(), error) {
 	if err := os.MkdirAll(s.Dir, 0o755); err != nil {
 		return nil, fmt.Errorf("cache: %w", err)
 	}

@@ -4,7 +4,6 @@ package cli
 
 import (
 	"encoding/json"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -34,7 +33,7 @@ type Config struct {
 func Command(c Config) *cobra.Command {
 	root := &cobra.Command{Use: "lab", Short: "a real Kubernetes cluster on this machine", SilenceUsage: true, SilenceErrors: true}
 	lab := func() (*cluster.Lab, error) {
-		repo, err := findRepo(c.Repo)
+		repo, err := build.FindRepo(c.Repo)
 		if err != nil {
 			return nil, err
 		}
@@ -181,29 +180,4 @@ func become(argv []string) error {
 // inNamespace is the command line that runs argv on a host that is only a network.
 func inNamespace(host string, argv []string) []string {
 	return append([]string{"nsenter", "--net=" + wire.Path(wire.Namespace(host)), "--"}, argv...)
-}
-
-// findRepo finds the checkout: as given, above this binary, or above the working directory.
-func findRepo(given string) (string, error) {
-	starts := []string{given}
-	if given == "" {
-		starts = nil
-		if self, err := os.Executable(); err == nil {
-			starts = append(starts, filepath.Dir(self))
-		}
-		if wd, err := os.Getwd(); err == nil {
-			starts = append(starts, wd)
-		}
-	}
-	for _, dir := range starts {
-		for ; ; dir = filepath.Dir(dir) {
-			if _, err := os.Stat(filepath.Join(dir, "e2e", "lab", "go.mod")); err == nil {
-				return filepath.Abs(dir)
-			}
-			if dir == "/" || dir == "." {
-				break
-			}
-		}
-	}
-	return "", fmt.Errorf("no Portolan checkout at or above %q: set PORTOLAN_REPO", starts)
 }
