@@ -26,7 +26,7 @@ CONTROLLER_GEN := go run sigs.k8s.io/controller-tools/cmd/controller-gen@v0.23.0
 
 # Packages that the tiers below the lab need; the lab installs its own.
 PACKAGES := ca-certificates conntrack containernetworking-plugins debian-archive-keyring e2fsprogs ethtool gcc iproute2 iputils-ping libc6-dev \
-	mmdebstrap nftables procps util-linux
+	mmdebstrap nftables procps util-linux xz-utils
 
 # JSON=1 makes go test print events, which e2e/stage counts.
 TESTFLAGS := $(if $(JSON),-json)
@@ -61,6 +61,14 @@ build: ## build every program of cmd/ into bin/, static
 .PHONY: lab
 lab: ## build bin/lab, the program that runs a cluster on this machine
 	cd e2e/lab && CGO_ENABLED=0 go build -trimpath -o ../../bin/lab ./cmd/lab
+
+.PHONY: guest
+guest: ## build bin/guest, the program that makes and runs virtual machines with other kernels
+	cd e2e/lab && CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o ../../bin/guest ./cmd/guest
+
+.PHONY: guest-kernel
+guest-kernel: deps guest ## build Linux of our own configuration for guests, if the cache has none; 15 minutes, root
+	bin/guest kernel
 
 .PHONY: stage
 stage:
@@ -111,6 +119,7 @@ lint: ## gofmt, go vet, golangci-lint
 	[ -z "$$unformatted" ] || { echo "not gofmt'ed:"; echo "$$unformatted"; exit 1; }
 	go vet ./...
 	go vet -tags kernel ./...
+	go vet -tags guest ./e2e/offload/...
 	$(GOLANGCI) run ./...
 
 .PHONY: policy
@@ -171,12 +180,15 @@ apiserver: lab ## a real kube-apiserver, alone: admission policies, rights, what
 kernel: deps ## links, routes, nftables, CNI calls and a loss of power in private namespaces; root
 	$(GOTEST) -tags kernel -timeout 10m ./pkg/durable ./pkg/host/... ./pkg/cni/... ./sriov/... ./cmd/portolan-node ./e2e/bench
 
-# SUITE=multinet is that suite in every lab there is: zones, families, with and without Multus.
+# SUITE=multinet is that suite in every lab there is: zones, families, with and without
+# Multus. SUITE=offload needs no lab: it is in virtual machines.
 .PHONY: e2e
 ifeq ($(SUITE),multinet)
 e2e: e2e-multinet
+else ifeq ($(SUITE),offload)
+e2e: e2e-offload
 else
-e2e: lab ## the lab, once: up, the suites E2E (the matrix, bad input, faults, networks), down; SUITE=multinet: that suite in labs of every kind
+e2e: lab ## the lab, once: up, the suites E2E (the matrix, bad input, faults, networks), down; SUITE=multinet: that suite in labs of every kind; SUITE=offload: virtual machines
 	@trap 'bin/lab down' EXIT; \
 	bin/lab up $(LAB_UP); \
 	(cd e2e/lab && $(GOTEST) -timeout 20m ./suite -run '$(E2E)')
@@ -212,6 +224,14 @@ e2e-multinet: ## several networks in labs of every kind: zones × families × Mu
 		echo "zone $$zone, $$families, Multus: $${multus:-none}"; \
 		$(MAKE) --no-print-directory e2e SUITE= LAB_UP="--zone $$zone --families $$families $${multus:+--multus $$multus}" E2E="$${run//\$$/\$$\$$}"; \
 	done; done; done
+
+# What of the tests' names follows TestDebian or TestOwn.
+ONLY ?=
+
+.PHONY: e2e-offload
+e2e-offload: deps guest ## SR-IOV and offload on other kernels, in virtual machines; the own kernel's part once make guest-kernel was run; ONLY=IGB/VLAN chooses; root
+	bin/guest build
+	$(GOTEST) -timeout 40m ./e2e/offload -guest "$(CURDIR)/bin/guest" -only '$(ONLY)'
 
 .PHONY: e2e-global-ha
 e2e-global-ha: ## the lab as one zone with three database servers: followers, leaders and the controller killed
