@@ -9,11 +9,13 @@ import (
 )
 
 // Prepare gives a pod that is bound to this node its addresses, so that OVN has made
-// its half of the ports when ADD comes (decision 26). Nothing to do is no error.
+// its half of the ports when ADD comes (decision 26). Nothing to do is no error, and
+// with a pod that is gone there is nothing.
 func (a *Agent) Prepare(ctx context.Context, p Pod) error {
 	t := a.trace("PREPARE", "pod "+p.String())
 	t.pod = p
-	if err := a.prepare(ctx, t, p); err != nil {
+	err := a.prepare(ctx, t, p)
+	if _, gone := errors.AsType[*goneError](err); err != nil && !gone {
 		return t.fail(err)
 	}
 	t.done()
@@ -24,6 +26,11 @@ func (a *Agent) prepare(ctx context.Context, t *trace, p Pod) error {
 	if !a.recovered.Load() {
 		return errNotRecovered
 	}
+	ctx, cancel := a.config.Pods.During(ctx, p)
+	defer cancel()
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
 	if err := t.enter(ctx, StageWaitTurn); err != nil {
 		return err
 	}
@@ -32,6 +39,9 @@ func (a *Agent) prepare(ctx context.Context, t *trace, p Pod) error {
 		return err
 	}
 	defer unlock()
+	if err := context.Cause(ctx); err != nil { // it may have been forgotten while this waited
+		return err
+	}
 	e := a.entryOf(p)
 	if home := e.running(); home != nil {
 		return a.live(ctx, t, e, home)
@@ -76,6 +86,10 @@ func (a *Agent) add(ctx context.Context, t *trace, r *Request) (*Result, error) 
 	}
 	t.pod = pod
 	t.subject = fmt.Sprintf("pod %s (UID %s, sandbox %.12s)", pod, pod.UID, r.ContainerID)
+	// What is given to a pod that has been forgotten nobody takes back.
+	ctx, cancel := a.config.Pods.During(ctx, pod)
+	defer cancel()
+	defer a.forgotten(ctx, pod)
 	asked, err := a.asked(ctx, t, pod, r)
 	if err != nil {
 		return nil, err
@@ -88,6 +102,9 @@ func (a *Agent) add(ctx context.Context, t *trace, r *Request) (*Result, error) 
 		return nil, err
 	}
 	defer unlock()
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
 	e := a.entryOf(pod)
 	e.gone = false
 	list, fresh, err := a.reuseAll(ctx, t, e, r, asked)
@@ -109,6 +126,14 @@ func (a *Agent) add(ctx context.Context, t *trace, r *Request) (*Result, error) 
 	}
 	a.report(pod, r, list)
 	return a.result(list[0], r), nil
+}
+
+// forgotten takes back what a call has told of a pod that is gone.
+func (a *Agent) forgotten(ctx context.Context, p Pod) {
+	if _, gone := errors.AsType[*goneError](context.Cause(ctx)); gone && a.lookup(p.UID) == nil {
+		a.progress.forget(p.UID)
+		a.tell(p, "")
+	}
 }
 
 // make makes interfaces: those of ours together, then plugins of others do their part,

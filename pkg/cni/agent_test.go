@@ -101,9 +101,11 @@ func TestPreparedPodGoes(t *testing.T) {
 	r.config.Publisher = publisherFunc(func(p cni.Pod) { released <- p })
 	r.start(t)
 	go r.Run(ctx)
+	r.pods.Set(web())
 	if err := r.Prepare(ctx, web()); err != nil {
 		t.Fatal(err)
 	}
+	r.pods.Delete("shop", "web", "uid-web")
 	r.Gone(web())
 	if p := <-released; p != web() {
 		t.Errorf("released %+v", p)
@@ -249,6 +251,7 @@ func TestRecover(t *testing.T) {
 	r.pods.Set(web())
 	r.must(t, call(wire.Add, "one"))
 	for _, p := range []cni.Pod{gone, bound} {
+		r.pods.Set(p)
 		if err := r.Prepare(t.Context(), p); err != nil {
 			t.Fatal(err)
 		}
@@ -256,7 +259,7 @@ func TestRecover(t *testing.T) {
 	if err := r.links.Create(cni.Pair{Device: cni.Device{Host: "p0123456789ab"}, Endpoint: cni.Endpoint{Netns: "/run/netns/orphan"}}); err != nil {
 		t.Fatal(err)
 	}
-	r.pods.Set(bound)
+	r.pods.Delete("shop", "gone", "uid-gone")
 	r.pool, _ = alloc.NewPool(alloc.PoolConfig{Subnets: r.pool.Subnets()})
 	r.config.Pool = r.pool
 	annotated := cni.Attachment{Pod: cni.Pod{Namespace: "shop", Name: "noted", UID: "uid-noted"}, Key: "default",

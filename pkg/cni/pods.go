@@ -35,26 +35,43 @@ type Pods interface {
 	// Wait returns the pod of that name once it is known under that UID (decision
 	// 28). Its error says what is known instead, and wraps the context's cause.
 	Wait(ctx context.Context, namespace, name, uid string) (Pod, error)
+	// During is a context that ends when the pod is known no more: at once when it is not
+	// known now. Its cause says so. cancel frees what it holds.
+	During(ctx context.Context, p Pod) (during context.Context, cancel context.CancelFunc)
 	// List returns all that are known.
 	List() []Pod
 }
 
+// goneError ends what is under way for a pod.
+type goneError struct{ pod Pod }
+
+// Error says that the pod is gone.
+func (e *goneError) Error() string {
+	return fmt.Sprintf("pod %s (UID %s) is gone: it was deleted, or has ended", e.pod, e.pod.UID)
+}
+
 // PodStore holds the pods of this node as the informer delivers them.
 type PodStore struct {
-	mu      sync.Mutex // guards pods and waiting
+	mu      sync.Mutex // guards the rest
 	pods    map[string]Pod
-	waiting map[string]chan struct{} // by namespace/name; closed by the next Set
+	waiting map[string]chan struct{}                     // by namespace/name; closed by the next Set
+	during  map[string]map[*context.CancelCauseFunc]bool // by UID: what ends with the pod
 }
 
 // NewPodStore makes an empty store.
 func NewPodStore() *PodStore {
-	return &PodStore{pods: make(map[string]Pod), waiting: make(map[string]chan struct{})}
+	return &PodStore{
+		pods: make(map[string]Pod), waiting: make(map[string]chan struct{}), during: make(map[string]map[*context.CancelCauseFunc]bool),
+	}
 }
 
 // Set adds or replaces a pod.
 func (s *PodStore) Set(p Pod) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if old, ok := s.pods[p.String()]; ok && old.UID != p.UID {
+		s.end(old)
+	}
 	s.pods[p.String()] = p
 	if bell, ok := s.waiting[p.String()]; ok {
 		close(bell)
@@ -69,6 +86,38 @@ func (s *PodStore) Delete(namespace, name, uid string) {
 	key := namespace + "/" + name
 	if p, ok := s.pods[key]; ok && p.UID == uid {
 		delete(s.pods, key)
+		s.end(p)
+	}
+}
+
+// end ends what is under way for a pod; s.mu is held.
+func (s *PodStore) end(p Pod) {
+	for cancel := range s.during[p.UID] {
+		(*cancel)(&goneError{p})
+	}
+	delete(s.during, p.UID)
+}
+
+// During implements Pods.
+func (s *PodStore) During(ctx context.Context, p Pod) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.pods[p.String()].UID != p.UID {
+		cancel(&goneError{p})
+		return ctx, func() {}
+	}
+	if s.during[p.UID] == nil {
+		s.during[p.UID] = make(map[*context.CancelCauseFunc]bool)
+	}
+	s.during[p.UID][&cancel] = true
+	return ctx, func() {
+		cancel(nil)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if delete(s.during[p.UID], &cancel); len(s.during[p.UID]) == 0 {
+			delete(s.during, p.UID)
+		}
 	}
 }
 

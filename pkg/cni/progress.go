@@ -101,10 +101,13 @@ func (p *progress) ended(t *trace, err error) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	c := &p.of(t.pod.UID).call
-	c.Ended = time.Now()
+	of := p.pods[t.pod.UID]
+	if of == nil {
+		return // forgotten meanwhile
+	}
+	of.call.Ended = time.Now()
 	if err != nil {
-		c.Err = err.Error()
+		of.call.Err = err.Error()
 	}
 }
 

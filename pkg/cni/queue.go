@@ -19,22 +19,33 @@ type queue struct {
 	mu      sync.Mutex // guards the rest
 	work    map[string]job
 	order   []string
-	arrived chan struct{} // holds a token while order may not be empty
+	asked   uint64            // how often anything was
+	last    map[string]uint64 // by pod UID: which job was asked for last, while it is not done
+	arrived chan struct{}     // holds a token while order may not be empty
 }
 
 type job struct {
-	pod   Pod
-	gone  bool
-	pause time.Duration // before the next attempt, should this one fail
+	pod    Pod
+	gone   bool
+	pause  time.Duration // before the next attempt, should this one fail
+	number uint64        // of all that was asked
 }
 
 func newQueue() *queue {
-	return &queue{work: make(map[string]job), arrived: make(chan struct{}, 1)}
+	return &queue{work: make(map[string]job), last: make(map[string]uint64), arrived: make(chan struct{}, 1)}
 }
 
 func (q *queue) put(j job) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.asked++
+	j.number = q.asked
+	q.last[j.pod.UID] = j.number
+	q.add(j)
+}
+
+// add is put without its being news; q.mu is held.
+func (q *queue) add(j job) {
 	if _, waiting := q.work[j.pod.UID]; !waiting {
 		q.order = append(q.order, j.pod.UID)
 	}
@@ -42,13 +53,22 @@ func (q *queue) put(j job) {
 	q.ring()
 }
 
-// again puts a failed job back, unless something newer is asked for that pod.
+// again puts a failed job back, unless something else was asked for that pod since then,
+// be it done already.
 func (q *queue) again(j job) {
 	q.mu.Lock()
-	_, newer := q.work[j.pod.UID]
-	q.mu.Unlock()
-	if !newer {
-		q.put(j)
+	defer q.mu.Unlock()
+	if q.last[j.pod.UID] == j.number {
+		q.add(j)
+	}
+}
+
+// done notes that a job needs no other attempt.
+func (q *queue) done(j job) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.last[j.pod.UID] == j.number {
+		delete(q.last, j.pod.UID)
 	}
 }
 
@@ -124,6 +144,7 @@ func (a *Agent) do(ctx context.Context, j job) {
 		err = a.Prepare(call, j.pod)
 	}
 	if err == nil || ctx.Err() != nil {
+		a.preparing.done(j)
 		return
 	}
 	a.log.Warn("a pod could not be prepared or forgotten, trying again", "pod", j.pod.String(), "gone", j.gone,
