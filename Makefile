@@ -43,8 +43,11 @@ LAB_UP := --zone global --insecure-databases
 endif
 # Faults that make test does: each daemon killed, databases lost, restarts; make
 # test-full does all.
-E2E ?= Matrix|Input|Soup|Fault(Kill|Data|Restart|Second|Node)|Multinet($$|Addresses|Broadcast|Others|Live)
+E2E ?= Matrix|Input|Soup|Fault(Kill|Data|Restart|Second|Node)|Multinet($$|Addresses|Broadcast|Others|Live|Edited)
+# How long the suites of one lab may take.
+E2E_TIMEOUT ?= 20m
 HOURS ?= 1
+MINUTES ?= 10
 BENCH ?= -samples 120
 BENCH_PODS ?= 10000
 
@@ -191,7 +194,7 @@ else
 e2e: lab ## the lab, once: up, the suites E2E (the matrix, bad input, faults, networks), down; SUITE=multinet: that suite in labs of every kind; SUITE=offload: virtual machines
 	@trap 'bin/lab down' EXIT; \
 	bin/lab up $(LAB_UP); \
-	(cd e2e/lab && $(GOTEST) -timeout 20m ./suite -run '$(E2E)')
+	(cd e2e/lab && $(GOTEST) -timeout $(E2E_TIMEOUT) ./suite -run '$(E2E)')
 endif
 
 # What differs between families: not who survives what.
@@ -203,7 +206,7 @@ e2e-dual: ## the lab with IPv4 and IPv6: every connection in both, advertisement
 
 .PHONY: e2e-ipv6
 e2e-ipv6: ## the lab with IPv6 alone: every suite
-	@$(MAKE) --no-print-directory e2e LAB_UP='--families ipv6' E2E=.
+	@$(MAKE) --no-print-directory e2e LAB_UP='--families ipv6' E2E=. E2E_TIMEOUT=110m
 
 .PHONY: e2e-global
 e2e-global: ## the lab as one zone, over TLS: its layout, every connection, its central daemons killed
@@ -216,14 +219,16 @@ MULTUS ?= $(shell git rev-parse HEAD | grep -q '[0-7]$$' && echo thin || echo th
 e2e-multus: ## the lab with Multus (MULTUS=thin|thick) as its CNI, which calls Portolan: networks of every topology, restarts
 	@$(MAKE) --no-print-directory e2e LAB_UP='--multus $(MULTUS)' E2E='Multinet($$$$|Restarts)'
 
-# Broadcasts, sizes and what is left differ by zone alone.
+# Broadcasts, sizes, what is left and whose an address is differ by zone alone. A lab that fails
+# does not keep the others from being tried.
 .PHONY: e2e-multinet
-e2e-multinet: ## several networks in labs of every kind: zones × families × Multus; 90 minutes
-	@for zone in node global; do for families in ipv4 ipv6 dual; do for multus in '' thin thick; do \
+e2e-multinet: ## several networks in labs of every kind: zones × families × Multus; 2 hours and a half
+	@failed=; for zone in node global; do for families in ipv4 ipv6 dual; do for multus in '' thin thick; do \
 		run='Multinet($$|Addresses|Restarts)'; [ -n "$$multus" ] || [ $$families != ipv4 ] || run=Multinet; \
-		echo "zone $$zone, $$families, Multus: $${multus:-none}"; \
-		$(MAKE) --no-print-directory e2e SUITE= LAB_UP="--zone $$zone --families $$families $${multus:+--multus $$multus}" E2E="$${run//\$$/\$$\$$}"; \
-	done; done; done
+		kind="zone $$zone, $$families, Multus: $${multus:-none}"; echo "$$kind"; \
+		$(MAKE) --no-print-directory e2e SUITE= LAB_UP="--zone $$zone --families $$families $${multus:+--multus $$multus}" \
+			E2E="$${run//\$$/\$$\$$}" E2E_TIMEOUT=60m || failed="$$failed; $$kind"; \
+	done; done; done; [ -z "$$failed" ] || { echo "failed: $${failed#; }"; exit 1; }
 
 # What of the tests' names follows TestDebian or TestOwn.
 ONLY ?=
@@ -242,6 +247,12 @@ soak: lab ## random faults and churn for HOURS, packets counted, in the lab that
 	@trap 'bin/lab down' EXIT; \
 	bin/lab up $(LAB_UP); \
 	(cd e2e/lab && PORTOLAN_SOAK_HOURS=$(HOURS) $(GOTEST) -v -timeout 0 ./suite -run 'TestSoak$$')
+
+.PHONY: soak-addresses
+soak-addresses: lab ## pods coming and going for MINUTES (10) on networks of few addresses, agents and managers killed: no address on two pods; root
+	@trap 'bin/lab down' EXIT; \
+	bin/lab up $(LAB_UP); \
+	(cd e2e/lab && PORTOLAN_ADDRESS_SOAK=$(MINUTES)m $(GOTEST) -v -timeout 0 ./suite -run 'TestMultinetSoak$$')
 
 .PHONY: soup-lab
 soup-lab: lab ## random things done to the lab that is brought up for it, packets between: STEPS (400) of PORTOLAN_SEED; a list that fails is shrunk; root
@@ -272,10 +283,10 @@ test-full: stage ## test, then every suite of the lab and a long fuzz; hours
 		'test       1h $(MAKE) --no-print-directory test' \
 		'fuzz       1h $(MAKE) --no-print-directory fuzz GUIDED=all FUZZTIME=1000000x FUZZTIME_SLOW=50000x JSON=1' \
 		'soup       1h $(MAKE) --no-print-directory soup JSON=1' \
-		'lab        2h $(MAKE) --no-print-directory e2e E2E=. JSON=1' \
+		'lab        2h $(MAKE) --no-print-directory e2e E2E=. E2E_TIMEOUT=110m JSON=1' \
 		'soup-lab   1h $(MAKE) --no-print-directory soup-lab JSON=1' \
 		'ipv6       2h $(MAKE) --no-print-directory e2e-ipv6 JSON=1' \
-		'multinet   2h $(MAKE) --no-print-directory e2e-multinet JSON=1' \
+		'multinet   3h $(MAKE) --no-print-directory e2e-multinet JSON=1' \
 		'global-ha  1h $(MAKE) --no-print-directory e2e-global-ha JSON=1' \
 		'upstream   1h $(MAKE) --no-print-directory conformance'
 

@@ -107,15 +107,6 @@ func clusterConfig(text string, p plan.Plan) (string, error) {
 	return text, nil
 }
 
-// podMTU is what Geneve leaves of the nodes' 1500 bytes; tunnels are IPv4's where
-// nodes have it.
-func podMTU(p plan.Plan) int {
-	if p.Machines[0].IPs()[0].Is4() {
-		return 1500 - 58
-	}
-	return 1500 - 78
-}
-
 // list is a YAML flow sequence; an IPv6 prefix needs its quotes there.
 func list(prefixes []netip.Prefix, say func(netip.Prefix) string) string {
 	var out []string

@@ -48,9 +48,6 @@ func TestMultinetAddresses(t *testing.T) {
 	}
 	// The default route is the other network's; the cluster's own networks stay eth0's.
 	for to, dev := range map[string]string{"192.0.2.1": "net2", pods["bare"].Addr.String(): "eth0"} {
-		if pods["out"].Addr.Is6() && dev == "eth0" {
-			continue // the route of the other family is asked of TestMultinet
-		}
 		if route := routeOf(t, pods["out"].Path, to); !strings.Contains(route+" ", " dev "+dev+" ") {
 			t.Errorf("to %s: %s, want dev %s", to, route, dev)
 		}
@@ -139,7 +136,8 @@ func TestMultinetRestarts(t *testing.T) {
 const left = 4 * time.Minute
 
 // TestMultinetLeavesNothing compares what every node holds before networks, physical
-// ones too, and pods were made, and when all of them have been gone for a while.
+// ones too, and pods, some on sixteen networks, were made, and when all of them have been
+// gone for a while.
 func TestMultinetLeavesNothing(t *testing.T) {
 	fresh(t)
 	nodes := nodeNames(t)
@@ -160,6 +158,13 @@ func TestMultinetLeavesNothing(t *testing.T) {
 		apply(t, manifest)
 		for _, n := range nodes {
 			apply(t, attachedPod("on-"+n, n, "blue,green,plain,tagged"))
+		}
+		attachedPods(t)
+		kubectl(t, "-n", namespace, "delete", "pods", "--all", "--wait=true", "--timeout=60s")
+		sixteen, asked := sixteen()
+		apply(t, sixteen)
+		for _, n := range nodes {
+			apply(t, attachedPod("sixteen-"+n, n, asked))
 		}
 		attachedPods(t)
 		kubectl(t, "-n", namespace, "delete", "pods", "--all", "--wait=true", "--timeout=60s")

@@ -52,11 +52,14 @@ func attachedPod(name, node, networks string) string {
 // attachedPods waits for the namespace's pods, and reads what they say of their networks.
 func attachedPods(t *testing.T) map[string]netPod {
 	t.Helper()
-	out := map[string]netPod{}
-	for name, p := range ready(t) {
+	out, said := map[string]netPod{}, map[string][]netStatus{}
+	pods := ready(t)
+	if err := inTime(20*time.Second, func() (err error) { said, err = statuses(t); return err }); err != nil {
+		t.Fatal(err)
+	}
+	for name, p := range pods {
 		n := netPod{pod: p}
-		list := statusOf(t, name)
-		for i, s := range list {
+		for i, s := range said[name] {
 			if s.Default != (i == 0) || s.Default && !slices.Equal(s.IPs, p.Addrs) {
 				t.Errorf("network-status of %s: entry %d is %+v; the default network comes first, with %s", name, i, s, p.Addrs)
 			}
@@ -69,26 +72,35 @@ func attachedPods(t *testing.T) map[string]netPod {
 	return out
 }
 
-// statusOf is a pod's network-status, which is written beside the path: nil where the pod asks for no network.
-func statusOf(t *testing.T, name string) []netStatus {
+// statuses are the pods' network-status, which is written beside the path: an error while
+// one that asks for networks has none.
+func statuses(t *testing.T) (map[string][]netStatus, error) {
 	t.Helper()
-	var out []netStatus
-	err := inTime(20*time.Second, func() error {
-		asked, text, _ := strings.Cut(kubectl(t, "-n", namespace, "get", "pod", name, "-o",
-			`jsonpath={.metadata.annotations.k8s\.v1\.cni\.cncf\.io/networks}~{.metadata.annotations.k8s\.v1\.cni\.cncf\.io/network-status}`), "~")
-		if text == "" {
-			if asked == "" {
-				return nil
+	var list struct {
+		Items []struct {
+			Metadata struct {
+				Name        string
+				Annotations map[string]string
 			}
-			return errors.New("no network-status")
 		}
-		out = nil
-		return json.Unmarshal([]byte(text), &out)
-	})
-	if err != nil {
-		t.Fatalf("network-status of %s: %v", name, err)
 	}
-	return out
+	decode(t, kubectl(t, "-n", namespace, "get", "pods", "-o", "json"), &list)
+	out := map[string][]netStatus{}
+	for _, p := range list.Items {
+		text := p.Metadata.Annotations["k8s.v1.cni.cncf.io/network-status"]
+		if text == "" {
+			if p.Metadata.Annotations["k8s.v1.cni.cncf.io/networks"] != "" {
+				return nil, fmt.Errorf("pod %s has no network-status", p.Metadata.Name)
+			}
+			continue
+		}
+		var said []netStatus
+		if err := json.Unmarshal([]byte(text), &said); err != nil {
+			return nil, fmt.Errorf("network-status of %s: %w", p.Metadata.Name, err)
+		}
+		out[p.Metadata.Name] = said
+	}
+	return out, nil
 }
 
 // of finds the pod's interfaces of a network.
