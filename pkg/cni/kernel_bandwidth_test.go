@@ -90,6 +90,10 @@ func TestKernelBandwidth(t *testing.T) {
 		rate     float64
 	}{{1, 0, "10.244.1.3:9", 8e6}, {0, 1, "10.244.1.4:9", 4e6}, {1, 0, "10.20.0.3:9", 6e6}, {0, 1, "10.20.0.4:9", 3e6}} {
 		got := arrives(t, spaces[c.from], spaces[c.to], c.address, 2*c.rate)
+		for again := 0; again < 3 && got < 0.9*c.rate; again++ { // a busy machine moves less than it may, never more
+			t.Logf("%s: %.2f Mbit/s of %.0f allowed: measured again", c.address, got/1e6, c.rate/1e6)
+			got = arrives(t, spaces[c.from], spaces[c.to], c.address, 2*c.rate)
+		}
 		t.Logf("%s: %.2f Mbit/s of %.0f allowed, %.0f sent", c.address, got/1e6, c.rate/1e6, 2*c.rate/1e6)
 		if got < 0.9*c.rate || got > 1.1*c.rate {
 			t.Errorf("%s: %.2f Mbit/s arrive, the limit is %.2f", c.address, got/1e6, c.rate/1e6)
