@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,7 +22,7 @@ import (
 // once and not once for each; and when it is gone, what is free is not given to it.
 func TestAGonePodIsPreparedNoMore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		tries := 0
+		var tries atomic.Int64
 		r := newRig(t, func(c *cni.Config) {
 			pool, err := alloc.NewPool(alloc.PoolConfig{Subnets: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/29")}})
 			if err != nil {
@@ -30,7 +31,7 @@ func TestAGonePodIsPreparedNoMore(t *testing.T) {
 			c.Pool, c.Workers = pool, 1
 			c.AtStage = func(command, stage string) {
 				if command == "PREPARE" && stage == cni.StageAllocate {
-					tries++
+					tries.Add(1)
 				}
 			}
 		})
@@ -46,10 +47,10 @@ func TestAGonePodIsPreparedNoMore(t *testing.T) {
 			r.Bound(web())
 			synctest.Wait()
 		}
-		tries = 0
+		tries.Store(0)
 		<-time.After(100 * time.Second)
-		if synctest.Wait(); tries != 6 { // after 1, 2, 4 … 32 s
-			t.Errorf("%d tries in 100 s, want 6", tries)
+		if synctest.Wait(); tries.Load() != 6 { // after 1, 2, 4 … 32 s
+			t.Errorf("%d tries in 100 s, want 6", tries.Load())
 		}
 		r.pods.Delete("shop", "web", "uid-web")
 		r.Gone(web())
