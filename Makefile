@@ -280,7 +280,7 @@ test: stage ## everything that CI runs; root
 .PHONY: test-full
 test-full: stage ## test, then every suite of the lab and a long fuzz; hours
 	@bin/stage \
-		'test       1h $(MAKE) --no-print-directory test' \
+		'test      80m $(MAKE) --no-print-directory test' \
 		'fuzz       1h $(MAKE) --no-print-directory fuzz GUIDED=all FUZZTIME=1000000x FUZZTIME_SLOW=50000x JSON=1' \
 		'soup       1h $(MAKE) --no-print-directory soup JSON=1' \
 		'lab        2h $(MAKE) --no-print-directory e2e E2E=. E2E_TIMEOUT=110m JSON=1' \

@@ -47,7 +47,7 @@ func advice(stage, port string) string {
 	case StageWaitNetwork:
 		return "look at kubectl get net-attach-def -A and kubectl get networks, and at the pod's annotation k8s.v1.cni.cncf.io/networks"
 	case StageAllocate:
-		return "look at the node's annotation k8s.ovn.org/node-subnets and at kubelet's maxPods"
+		return "look at the network that is named: kubectl get networks; for the default one, at the node's annotation k8s.ovn.org/node-subnets"
 	case StageCreatePort, StageRemovePort:
 		return "look at ovsdb-server in the ovs-node pod: ovs-vsctl show"
 	case StageInstalled:

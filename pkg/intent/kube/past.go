@@ -2,9 +2,9 @@ package kube
 
 import (
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -91,33 +91,35 @@ func (s *Past) Node(n *corev1.Node) (*intent.Node, []rows.Problem) {
 	return out, p.list
 }
 
-// holder is another node that has one of these subnets, or a part of it.
-func (s *Past) holder(name string, subnets []netip.Prefix) (string, netip.Prefix) {
-	for _, other := range slices.Sorted(maps.Keys(s.nodes)) {
-		if other == name {
+// holder is another node that has one of these subnets, or a part of it: the first by
+// name. All are looked at for each node, so they are not sorted for that.
+func (s *Past) holder(name string, subnets []netip.Prefix) (first string, which netip.Prefix) {
+	for other, was := range s.nodes {
+		if other == name || first != "" && other > first {
 			continue
 		}
 		for _, p := range subnets {
-			if slices.ContainsFunc(s.nodes[other].held.Subnets, p.Overlaps) {
-				return other, p
+			if slices.ContainsFunc(was.held.Subnets, p.Overlaps) {
+				first, which = other, p
+				break
 			}
 		}
 	}
-	return "", netip.Prefix{}
+	return first, which
 }
 
-// Again lists the nodes that were refused and may not be any more.
+// Again lists the nodes that were refused and may not be any more, by name.
 func (s *Past) Again() []*corev1.Node {
 	var out []*corev1.Node
-	for _, name := range slices.Sorted(maps.Keys(s.nodes)) {
-		n := s.nodes[name].refused
-		if n == nil {
+	for name, was := range s.nodes {
+		if was.refused == nil {
 			continue
 		}
-		subnets, err := ParseNodeSubnets(n.Annotations[AnnotationNodeSubnets])
+		subnets, err := ParseNodeSubnets(was.refused.Annotations[AnnotationNodeSubnets])
 		if other, _ := s.holder(name, subnets); err == nil && other == "" {
-			out = append(out, n)
+			out = append(out, was.refused)
 		}
 	}
+	slices.SortFunc(out, func(a, b *corev1.Node) int { return strings.Compare(a.Name, b.Name) })
 	return out
 }
