@@ -181,7 +181,7 @@ apiserver: lab ## a real kube-apiserver, alone: admission policies, rights, what
 
 .PHONY: kernel
 kernel: deps ## links, routes, nftables, CNI calls and a loss of power in private namespaces; root
-	$(GOTEST) -tags kernel -timeout 10m ./pkg/durable ./pkg/host/... ./pkg/cni/... ./sriov/... ./cmd/portolan-node ./e2e/bench
+	$(GOTEST) -tags kernel -timeout 10m ./pkg/nstest ./pkg/durable ./pkg/host/... ./pkg/cni/... ./sriov/... ./cmd/portolan-node ./e2e/bench
 
 # SUITE=multinet is that suite in every lab there is: zones, families, with and without
 # Multus. SUITE=offload needs no lab: it is in virtual machines.

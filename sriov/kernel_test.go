@@ -24,6 +24,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/portolan-cni/portolan/pkg/nstest"
 	"github.com/portolan-cni/portolan/sriov"
 	"github.com/portolan-cni/portolan/sriov/sriovtest"
 )
@@ -31,39 +32,18 @@ import (
 // The kernel tier runs by root: go test -tags kernel ./sriov. The test binary starts
 // itself in a network and a mount namespace of its own, where soft devices are real veth
 // pairs. A process that is to be killed is a further start of the same binary.
-const (
-	envInside = "PTS_INSIDE" // the run directory: set in the private namespaces
-	envVictim = "PTS_VICTIM" // after how many steps the process kills itself
-)
+const envVictim = "PTS_VICTIM" // after how many steps the process kills itself
 
 func TestMain(m *testing.M) {
-	switch {
-	case os.Getenv(envVictim) != "":
+	if os.Getenv(envVictim) != "" {
 		os.Exit(victim())
-	case os.Getenv(envInside) != "":
-		os.Exit(inside(m))
 	}
-	dir, err := os.MkdirTemp("", "portolan-sriov-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	c := exec.Command("/proc/self/exe", os.Args[1:]...)
-	c.Env = append(os.Environ(), envInside+"="+dir)
-	c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, os.Stderr
-	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
-	err = c.Run()
-	os.RemoveAll(dir)
-	if err != nil {
-		os.Exit(1)
-	}
-	os.Exit(0)
+	os.Exit(nstest.Main(syscall.CLONE_NEWNET|syscall.CLONE_NEWNS, func() int { return inside(m) }))
 }
 
 func inside(m *testing.M) int {
-	dir := os.Getenv(envInside)
+	dir := nstest.Dir()
 	err := errors.Join(
-		unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""),
 		unix.Mount("tmpfs", dir, "tmpfs", 0, ""),
 		os.Mkdir(dir+"/sys", 0o755), os.Mkdir(dir+"/netns", 0o755),
 		unix.Mount("sysfs", dir+"/sys", "sysfs", 0, ""),
@@ -89,7 +69,7 @@ func newRig(dir string, after func(string)) (*rig, error) {
 	if err != nil {
 		return nil, err
 	}
-	sys := os.Getenv(envInside) + "/sys"
+	sys := nstest.Dir() + "/sys"
 	keeper, err := sriov.NewKeeper(sriov.KeeperConfig{
 		Dir: dir + "/records", Inventory: sriov.NewInventory(sys, k.Devlink()), Kernel: sriovtest.Stepped{Kernel: k, After: after},
 		Switch: fileSwitch{dir + "/ports", after}, Log: slog.New(slog.DiscardHandler), AtStep: after,
@@ -143,7 +123,7 @@ func nothing(string) {}
 // sandbox makes a namespace with a path, as a runtime does.
 func sandbox(t testing.TB, name string) (path string) {
 	t.Helper()
-	path = filepath.Join(os.Getenv(envInside), "netns", name)
+	path = filepath.Join(nstest.Dir(), "netns", name)
 	done := make(chan error)
 	go func() {
 		runtime.LockOSThread() // the thread ends with the goroutine

@@ -26,42 +26,20 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/restmapper"
 	sigsyaml "sigs.k8s.io/yaml"
+
+	"github.com/portolan-cni/portolan/pkg/nstest"
 )
 
 var kubeDir = flag.String("kube", "", "directory with Kubernetes' programs, as bin/lab kube prints it; make apiserver")
-
-// insideEnv marks the process that has namespaces of its own; its value is a
-// directory that the parent removes.
-const insideEnv = "PORTOLAN_APISERVER_INSIDE"
 
 // TestMain runs the tests beside a server in namespaces of their own, which end with
 // them.
 func TestMain(m *testing.M) {
 	flag.Parse()
-	dir := os.Getenv(insideEnv)
-	if *kubeDir == "" || dir != "" {
+	if *kubeDir == "" {
 		os.Exit(m.Run())
 	}
-	os.Exit(outside())
-}
-
-func outside() int {
-	dir, err := os.MkdirTemp("", "portolan-apiserver")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Env = append(os.Environ(), insideEnv+"="+dir)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	// PID 1 of a PID namespace takes everything with it when it ends.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWPID, Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Run(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return 0
+	os.Exit(nstest.Main(syscall.CLONE_NEWNET|syscall.CLONE_NEWPID, m.Run))
 }
 
 // The parties that write.
@@ -97,7 +75,7 @@ func TestOnRealServer(t *testing.T) {
 	if *kubeDir == "" {
 		t.Skip("needs kube-apiserver: make apiserver")
 	}
-	c := start(t, os.Getenv(insideEnv))
+	c := start(t, nstest.Dir())
 	for _, test := range []struct {
 		name string
 		run  func(*testing.T, *cluster)

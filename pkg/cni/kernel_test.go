@@ -20,6 +20,7 @@ import (
 	"github.com/ovn-kubernetes/libovsdb/ovsdb"
 
 	"github.com/portolan-cni/portolan/pkg/cni"
+	"github.com/portolan-cni/portolan/pkg/nstest"
 	"github.com/portolan-cni/portolan/pkg/ovsdb/ovsdbtest"
 	"github.com/portolan-cni/portolan/pkg/ovsdb/vswitch"
 )
@@ -31,42 +32,16 @@ import (
 // a port its number.
 // A server that is to be killed is a further start of the same binary.
 const (
-	envInside = "PTT_INSIDE" // set in the private namespaces: the run directory
 	envServer = "PTT_SERVER" // set in a server: its serverConfig
 	bridge    = "br-int"
 	markOVN   = "ptt-ovn" // in br-int's external_ids: the stand-in rests
 )
 
 func TestMain(m *testing.M) {
-	switch {
-	case os.Getenv(envServer) != "":
-		os.Exit(serverMain(os.Getenv(envServer)))
-	case os.Getenv(envInside) != "":
-		os.Exit(insideMain(m, os.Getenv(envInside)))
+	if server := os.Getenv(envServer); server != "" {
+		os.Exit(serverMain(server))
 	}
-	os.Exit(outsideMain())
-}
-
-// outsideMain starts the binary again in namespaces of its own and cleans up.
-func outsideMain() int {
-	dir, err := os.MkdirTemp("", "ptt-cni-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
-	c := exec.CommandContext(ctx, "/proc/self/exe", os.Args[1:]...)
-	c.Cancel = func() error { return c.Process.Signal(syscall.SIGTERM) }
-	c.Env = append(os.Environ(), envInside+"="+dir)
-	c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, os.Stderr
-	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGTERM}
-	if err := c.Run(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return 0
+	os.Exit(nstest.Main(syscall.CLONE_NEWNET|syscall.CLONE_NEWNS, func() int { return insideMain(m, nstest.Dir()) }))
 }
 
 func insideMain(m *testing.M, dir string) int {
@@ -92,9 +67,9 @@ func insideMain(m *testing.M, dir string) int {
 	return m.Run()
 }
 
-func database() string { return "unix:" + filepath.Join(os.Getenv(envInside), "db.sock") }
+func database() string { return "unix:" + filepath.Join(nstest.Dir(), "db.sock") }
 
-func binDir() string { return filepath.Join(os.Getenv(envInside), "bin") }
+func binDir() string { return filepath.Join(nstest.Dir(), "bin") }
 
 // daemons are what a test has started; the last is stopped first.
 type daemons struct {
@@ -107,7 +82,7 @@ func (d *daemons) start(name string, args ...string) error {
 	as := fmt.Sprintf("%s-%d", name, len(d.running))
 	c := ovsdbtest.Command(name, append(args, "--log-file="+filepath.Join(d.dir, as+".log"), "-vconsole:off",
 		"--unixctl="+filepath.Join(d.dir, as+".ctl"))...)
-	c.Env = append(os.Environ(), "OVS_RUNDIR="+os.Getenv(envInside), "OVS_LOGDIR="+d.dir, "OVN_RUNDIR="+d.dir, "OVN_LOGDIR="+d.dir)
+	c.Env = append(os.Environ(), "OVS_RUNDIR="+nstest.Dir(), "OVS_LOGDIR="+d.dir, "OVN_RUNDIR="+d.dir, "OVN_LOGDIR="+d.dir)
 	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := c.Start(); err != nil {
 		return err
@@ -125,9 +100,6 @@ func (d *daemons) stop() {
 
 // startOVS starts the two daemons in the current namespaces and makes br-int.
 func startOVS(ds *daemons, dir string) error {
-	if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
-		return err
-	}
 	if err := os.MkdirAll("/run/netns", 0o755); err != nil {
 		return err
 	}

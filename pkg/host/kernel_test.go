@@ -19,43 +19,24 @@ import (
 
 	"github.com/vishvananda/netns"
 
+	"github.com/portolan-cni/portolan/pkg/nstest"
 	"github.com/portolan-cni/portolan/pkg/ovsdb/ovsdbtest"
 )
-
-// childEnv marks the process that runs in namespaces of its own.
-const childEnv = "PORTOLAN_HOST_TEST_CHILD"
 
 // TestMain runs the tests in a process with its own network and mount
 // namespaces, which go with it: the machine's network is never touched.
 func TestMain(m *testing.M) {
-	if os.Getenv(childEnv) != "" {
-		os.Exit(runInside(m))
-	}
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Env = append(os.Environ(), childEnv+"=1")
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL,
-	}
-	if err := cmd.Run(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-}
-
-func runInside(m *testing.M) int {
-	steps := []error{
-		syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""),
-		os.MkdirAll("/run/netns", 0o755),
-		syscall.Mount("tmpfs", "/run/netns", "tmpfs", 0, ""),
-	}
-	for _, err := range steps {
+	os.Exit(nstest.Main(syscall.CLONE_NEWNET|syscall.CLONE_NEWNS, func() int {
+		err := os.MkdirAll("/run/netns", 0o755)
+		if err == nil {
+			err = syscall.Mount("tmpfs", "/run/netns", "tmpfs", 0, "")
+		}
 		if err != nil {
 			fmt.Fprintln(os.Stderr, "namespace:", err)
 			return 1
 		}
-	}
-	return m.Run()
+		return m.Run()
+	}))
 }
 
 // run runs a command and returns what it printed.

@@ -201,6 +201,12 @@ type lab struct {
 // begin starts a Keeper, as one that has become leader.
 func begin(t *testing.T, s *server, high *uint64) *lab {
 	t.Helper()
+	return beginAt(t, s, high, time.Now)
+}
+
+// beginAt is begin with a clock.
+func beginAt(t *testing.T, s *server, high *uint64, now func() time.Time) *lab {
+	t.Helper()
 	l := &lab{t: t, s: s, rounds: make(chan struct{}, 100000), found: map[string]Found{}, high: high}
 	plan, problems := kube.ParseCluster(&v1alpha1.Cluster{Spec: v1alpha1.ClusterSpec{
 		ClusterSubnets: []string{"10.244.0.0/16/24"}, ServiceSubnets: []string{"10.96.0.0/16"}, MTU: 1400,
@@ -209,7 +215,7 @@ func begin(t *testing.T, s *server, high *uint64) *lab {
 		t.Fatal(problems)
 	}
 	l.k = New(Config{
-		Client: s, Plan: plan, Log: slog.New(slog.DiscardHandler), Timeout: 5 * time.Second,
+		Client: s, Plan: plan, Log: slog.New(slog.DiscardHandler), Timeout: 5 * time.Second, Now: now,
 		Recall: func(context.Context) uint64 { return *high },
 		Keep:   func(_ context.Context, h uint64) error { *high = h; l.leased.Add(1); return nil },
 		Found: func(list []Found) {

@@ -102,37 +102,54 @@ type clock struct{ ahead atomic.Int64 }
 
 func (c *clock) now() time.Time { return time.Now().Add(time.Duration(c.ahead.Load())) }
 
-func (l *lab) later(c *clock, d time.Duration) {
-	c.ahead.Add(int64(d))
-	l.k.ring()
+// beginPersisting starts a Keeper of the network blue, which is persisting, and of
+// another, which has the second id, and gives what moves its clock on.
+func beginPersisting(t *testing.T, other, text string) (l *lab, later func(time.Duration)) {
+	t.Helper()
+	var high uint64
+	var c clock
+	l = beginAt(t, newServer(), &high, c.now)
+	l.define("a/net", config("blue", persisting))
+	l.wait("the network", l.ready("blue", 1, "a/net"))
+	l.define("a/"+other, config(other, text))
+	l.wait("the other network", l.ready(other, 2, "a/"+other))
+	return l, func(d time.Duration) {
+		c.ahead.Add(int64(d))
+		l.k.ring()
+	}
+}
+
+// assign gives an entry of a block to a pod.
+func assign(e *v1alpha1.AddressEntry, pod, node string) {
+	e.Pod, e.UID, e.Attachment, e.Node = pod, "u", "a/net", node
 }
 
 func TestClaimsHoldAddresses(t *testing.T) {
-	var high uint64
-	l := begin(t, newServer(), &high)
-	var c clock
-	l.k.Now = c.now
-	l.define("a/net", config("blue", persisting))
-	l.define("a/plain", config("plain", layer2))
-	l.wait("the networks", l.ready("plain", 2, "a/plain"))
-	l.claim("one", "blue")
-	l.claim("two", "blue", "10.1.0.9/28") // had before, by its status
-	l.claim("zwei", "blue", "10.1.0.9/28")
-	l.claim("out", "blue", "10.9.0.9/28")
-	l.claim("excluded", "blue", "10.1.0.4/28")
-	l.claim("nowhere", "red")
-	l.claim("passing", "plain")
+	l, _ := beginPersisting(t, "plain", layer2)
 	const told = "IP addresses successfully allocated"
-	l.wait("the first address", l.claims("one", "[10.1.0.1/28]", "", "SuccessfulAllocation", told))
-	l.wait("the address of its status", l.claims("two", "[10.1.0.9/28]", "", "SuccessfulAllocation", told))
-	l.wait("one that is taken", l.claims("zwei", "[10.1.0.9/28]", "", "IPAddressConflict", "status.ips has 10.1.0.9/28, which is held by IPAMClaim a/two"))
-	l.wait("one outside", l.claims("out", "[10.9.0.9/28]", "", "IPAddressConflict", "which network blue does not give"))
-	l.wait("one excluded", l.claims("excluded", "[10.1.0.4/28]", "", "IPAddressConflict", "which network blue does not give"))
-	l.wait("no network", l.claims("nowhere", "[]", "", "NetworkNotFound", "there is no network red"))
-	l.wait("another network", l.claims("passing", "[]", "", "PersistentIPsNotAllowed", "set allowPersistentIPs"))
+	list := []struct {
+		name, network string
+		had           []any // by its status
+		ips           string
+		reason, part  string
+	}{
+		{"one", "blue", nil, "[10.1.0.1/28]", "SuccessfulAllocation", told},
+		{"two", "blue", []any{"10.1.0.9/28"}, "[10.1.0.9/28]", "SuccessfulAllocation", told},
+		{"zwei", "blue", []any{"10.1.0.9/28"}, "[10.1.0.9/28]", "IPAddressConflict", "status.ips has 10.1.0.9/28, which is held by IPAMClaim a/two"},
+		{"out", "blue", []any{"10.9.0.9/28"}, "[10.9.0.9/28]", "IPAddressConflict", "which network blue does not give"},
+		{"excluded", "blue", []any{"10.1.0.4/28"}, "[10.1.0.4/28]", "IPAddressConflict", "which network blue does not give"},
+		{"nowhere", "red", nil, "[]", "NetworkNotFound", "there is no network red"},
+		{"passing", "plain", nil, "[]", "PersistentIPsNotAllowed", "set allowPersistentIPs"},
+	}
+	for _, c := range list {
+		l.claim(c.name, c.network, c.had...)
+	}
+	for _, c := range list {
+		l.wait(c.name, l.claims(c.name, c.ips, "", c.reason, c.part))
+	}
 	l.change("blue.0", func(b *v1alpha1.AddressBlock) {
 		b.Spec.Node = "n1"
-		b.Spec.Entries[0].Pod, b.Spec.Entries[0].UID, b.Spec.Entries[0].Attachment, b.Spec.Entries[0].Node = "a/east", "u", "a/net", "n2"
+		assign(&b.Spec.Entries[0], "a/east", "n2")
 	})
 	l.k.Put(&intent.Node{Name: "n1"})
 	l.k.Put(&intent.Node{Name: "n2"})
@@ -164,18 +181,13 @@ func TestClaimsHoldAddresses(t *testing.T) {
 
 // TestClaimsEndFreesTheirs has a claim go without a pod, and with one.
 func TestClaimsEndFreesTheirs(t *testing.T) {
-	var high uint64
-	l := begin(t, newServer(), &high)
-	var c clock
-	l.k.Now = c.now
-	l.define("a/net", config("blue", persisting))
-	l.wait("the network", l.ready("blue", 1, "a/net"))
+	l, later := beginPersisting(t, "plain", layer2)
 	l.claim("one", "blue")
 	l.claim("two", "blue", "10.1.0.2/28")
 	l.wait("entries", l.block("blue.0", " 1=/a/one 2=/a/two"))
 	l.k.Put(&intent.Node{Name: "n1"})
 	l.change("blue.0", func(b *v1alpha1.AddressBlock) {
-		b.Spec.Entries[1].Pod, b.Spec.Entries[1].UID, b.Spec.Entries[1].Attachment, b.Spec.Entries[1].Node = "a/east", "u", "a/net", "n1"
+		assign(&b.Spec.Entries[1], "a/east", "n1")
 	})
 	for _, name := range []string{"one", "two"} {
 		if err := l.s.Resource(kube.ClaimResource()).Namespace("a").Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil {
@@ -183,20 +195,14 @@ func TestClaimsEndFreesTheirs(t *testing.T) {
 		}
 	}
 	l.wait("both to be no claims'", l.block("blue.0", " 1=/ 2=a/east/"))
-	l.later(&c, 61*time.Second)
+	later(61 * time.Second)
 	l.wait("the rest's end; the pod's stays", l.block("blue.0", " 2=a/east/"))
 }
 
 // TestBlocksOfDeletedNodesReturn has blocks stay while a node may come back, or pods of
 // it are there, and then be given back, but for what a claim holds.
 func TestBlocksOfDeletedNodesReturn(t *testing.T) {
-	var high uint64
-	l := begin(t, newServer(), &high)
-	var c clock
-	l.k.Now = c.now
-	l.define("a/net", config("blue", persisting))
-	l.define("a/routed", config("routed", `"topology":"layer3","subnets":"10.3.0.0/16"`))
-	l.wait("the networks", l.ready("routed", 2, "a/routed"))
+	l, later := beginPersisting(t, "routed", `"topology":"layer3","subnets":"10.3.0.0/16"`)
 	l.claim("one", "blue")
 	l.wait("an entry", l.block("blue.0", " 1=/a/one"))
 	for _, n := range []string{"n1", "n2"} {
@@ -204,7 +210,7 @@ func TestBlocksOfDeletedNodesReturn(t *testing.T) {
 	}
 	l.change("blue.0", func(b *v1alpha1.AddressBlock) {
 		b.Spec.Node = "n1"
-		b.Spec.Entries[0].Pod, b.Spec.Entries[0].UID, b.Spec.Entries[0].Attachment = "a/east", "u", "a/net"
+		assign(&b.Spec.Entries[0], "a/east", "")
 		b.Spec.Entries = append(b.Spec.Entries, v1alpha1.AddressEntry{Offset: 2, Pod: "a/west", UID: "v", Attachment: "a/net"},
 			v1alpha1.AddressEntry{Offset: 3, Pod: "a/other", UID: "w", Attachment: "a/net", Node: "n2"})
 	})
@@ -225,16 +231,16 @@ func TestBlocksOfDeletedNodesReturn(t *testing.T) {
 	l.attach("a/west", "n1", "a/net")
 	l.k.Delete(intent.Key{Kind: intent.KindNode, Name: "n1"})
 	stays("the node has just gone")
-	l.later(&c, 301*time.Second)
+	later(301 * time.Second)
 	stays("a pod of it is there")
 	l.attach("a/west", "", "")
 	l.k.Put(&intent.Node{Name: "n1"}) // registered again
 	stays("the node is back")
 	l.k.Delete(intent.Key{Kind: intent.KindNode, Name: "n1"})
 	stays("it has gone again")
-	l.later(&c, 200*time.Second)
+	later(200 * time.Second)
 	stays("it may come back yet")
-	l.later(&c, 101*time.Second)
+	later(101 * time.Second)
 	l.wait("the end of what it had", l.block("blue.0", " 1=/a/one 3=a/other/"))
 	l.wait("the end of its subnet", l.block("routed.2", "gone"))
 }
