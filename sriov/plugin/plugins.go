@@ -182,7 +182,7 @@ func (p *Plugins) keep(ctx context.Context, ends map[string]*endpoint) (well boo
 				well = false
 				continue
 			}
-			e.stop()
+			e.finish()
 			delete(ends, name)
 		}
 		p.mu.Lock()
@@ -284,6 +284,17 @@ func (e *endpoint) serve(path string) error {
 		close(done)
 	}(e.grpc, e.done)
 	return nil
+}
+
+// finish stops once the kubelet has read what was sent to it: that a resource is empty,
+// or its devices would be unwell to it for as long as it runs.
+func (e *endpoint) finish() {
+	if e.grpc != nil {
+		late := time.AfterFunc(withdrawPause, e.grpc.Stop)
+		e.grpc.GracefulStop()
+		late.Stop()
+	}
+	e.stop()
 }
 
 // stop ends the service, and what of it is in the directory.
