@@ -30,7 +30,8 @@ PACKAGES := ca-certificates conntrack containernetworking-plugins debian-archive
 
 # JSON=1 makes go test print events, which e2e/stage counts.
 TESTFLAGS := $(if $(JSON),-json)
-GOTEST := go test -count=1 $(TESTFLAGS)
+# AGAIN is a pattern of tests that e2e/stage has run once more; a recipe's own -run comes after.
+GOTEST := go test -count=1 $(TESTFLAGS) $(if $(AGAIN),-run '$(AGAIN)')
 
 FUZZTIME ?= 20000x
 # Of FuzzDecodeAndCompile, which does a hundred a second.
@@ -131,8 +132,10 @@ policy: ## the repository's own rules
 
 .PHONY: unit
 unit: ## unit tests and scripts, with the race detector
-	CGO_ENABLED=1 $(GOTEST) -race -timeout 10m $$(go list ./... | grep -vE '/portolan$$|/pkg/ovsdb(/ovsdbtest)?$$')
-	cd e2e/lab && $(GOTEST) -timeout 5m $$(go list ./... | grep -vE '/lab/(kube|upstream|suite)$$')
+	@failed=; set -x; \
+	CGO_ENABLED=1 $(GOTEST) -race -timeout 10m $$(go list ./... | grep -vE '/portolan$$|/pkg/ovsdb(/ovsdbtest)?$$') || failed=1; \
+	(cd e2e/lab && $(GOTEST) -timeout 5m $$(go list ./... | grep -vE '/lab/(kube|upstream|suite)$$')) || failed=1; \
+	[ -z "$$failed" ]
 
 SEEDS ?= 3000
 
@@ -170,10 +173,12 @@ fuzz: ## each fuzz target FUZZTIME (20000x) times
 
 .PHONY: databases
 databases: ovn-root ## the driver, and scripts, on real ovsdb-server and ovn-northd; packets traced
-	CGO_ENABLED=1 $(GOTEST) -race -timeout 10m ./pkg/ovsdb ./pkg/ovsdb/ovsdbtest
-	$(GOTEST) -timeout 10m ./pkg/engine ./pkg/compile -run 'OnReal(Servers|Databases)' -real
-	$(GOTEST) -timeout 10m ./cmd/portolan -run OnRealDatabases -real
-	$(GOTEST) -timeout 10m ./e2e/restart -real -pods $(RESTART_PODS) -v
+	@failed=; set -x; \
+	CGO_ENABLED=1 $(GOTEST) -race -timeout 10m ./pkg/ovsdb ./pkg/ovsdb/ovsdbtest || failed=1; \
+	$(GOTEST) -timeout 10m ./pkg/engine ./pkg/compile -run '$(or $(AGAIN),OnReal(Servers|Databases))' -real || failed=1; \
+	$(GOTEST) -timeout 10m ./cmd/portolan -run '$(or $(AGAIN),OnRealDatabases)' -real || failed=1; \
+	$(GOTEST) -timeout 10m ./e2e/restart -real -pods $(RESTART_PODS) -v || failed=1; \
+	[ -z "$$failed" ]
 
 .PHONY: apiserver
 apiserver: lab ## a real kube-apiserver, alone: admission policies, rights, what kubectl shows; root
@@ -194,7 +199,7 @@ else
 e2e: lab ## the lab, once: up, the suites E2E (the matrix, bad input, faults, networks), down; SUITE=multinet: that suite in labs of every kind; SUITE=offload: virtual machines
 	@trap 'bin/lab down' EXIT; \
 	bin/lab up $(LAB_UP); \
-	(cd e2e/lab && $(GOTEST) -timeout $(E2E_TIMEOUT) ./suite -run '$(E2E)')
+	(cd e2e/lab && $(GOTEST) -timeout $(E2E_TIMEOUT) ./suite -run '$(or $(AGAIN),$(E2E))')
 endif
 
 # What differs between families: not who survives what.

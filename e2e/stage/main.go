@@ -7,6 +7,9 @@
 //	stage ──bash -c──> command ──stdout──> test events (go test -json): counted, failures printed
 //	                                   └─> other lines: printed as they are
 //
+// Up to three tests of a stage that fail are run once more, alone: the command runs again
+// with AGAIN, a pattern for -run, in its environment. What passes then is told as unsteady, in the
+// stage's verdict and in the summary, and is to be looked into; it fails nothing.
 // A stage fails when its command does, or outgrows its budget: then its process
 // group gets SIGTERM, and SIGKILL ten seconds later. The stages after it still
 // run: one run shows all that is wrong. An interrupt ends the stage under way,

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"strings"
 	"syscall"
@@ -17,7 +18,11 @@ type stage struct {
 	name    string
 	budget  time.Duration
 	command string // for bash -c
+	env     []string
 }
+
+// againEnv names the tests, as go test's -run does, that a stage is to run of all its own.
+const againEnv = "AGAIN"
 
 // parseStage reads "NAME BUDGET COMMAND…".
 func parseStage(s string) (stage, error) {
@@ -38,6 +43,8 @@ type result struct {
 	elapsed time.Duration
 	err     error // nil: it passed
 	tests   tally
+	// unsteady are tests that failed, and passed when they ran again.
+	unsteady []string
 }
 
 // runner runs stages.
@@ -66,14 +73,39 @@ func (r runner) all(ctx context.Context, budget time.Duration, stages []stage) [
 		}
 		fmt.Fprintf(r.out, "\n=== %d/%d %s: budget %s, %s gone by\n", i+1, len(stages), s.name, round(s.budget), round(used))
 		res := r.one(ctx, s)
+		if names := res.tests.again(); ctx.Err() == nil && res.err != nil && len(names) > 0 {
+			if budget > 0 {
+				s.budget = min(s.budget, budget-time.Since(start))
+			}
+			res = r.again(ctx, s, res, names)
+		}
 		verdict := "passed"
-		if res.err != nil {
+		switch {
+		case res.err != nil:
 			verdict = "FAILED: " + res.err.Error()
+		case len(res.unsteady) > 0:
+			verdict = "passed, UNSTEADY: " + strings.Join(res.unsteady, ", ")
 		}
 		fmt.Fprintf(r.out, "=== %s %s after %s\n", s.name, verdict, round(res.elapsed))
 		out = append(out, res)
 	}
 	return out
+}
+
+// again runs the tests of a stage once more that have failed, and no others. What fails
+// twice has failed.
+func (r runner) again(ctx context.Context, s stage, first result, names []string) result {
+	fmt.Fprintf(r.out, "=== %s: %v; once more: %s\n", s.name, first.err, strings.Join(names, ", "))
+	s.env = append(s.env, againEnv+"=^("+strings.Join(names, "|")+`)\b`)
+	second := r.one(ctx, s)
+	first.elapsed += second.elapsed
+	if second.err != nil || second.tests.passed == 0 {
+		return first
+	}
+	first.err, first.unsteady = nil, names
+	first.tests.passed += first.tests.failed
+	first.tests.failed = 0
+	return first
 }
 
 // one runs one stage to its end, and takes its process group with it.
@@ -82,6 +114,7 @@ func (r runner) one(ctx context.Context, s stage) result {
 	limited, cancel := context.WithTimeout(ctx, s.budget)
 	defer cancel()
 	cmd := exec.CommandContext(limited, "bash", "-c", s.command)
+	cmd.Env = append(os.Environ(), s.env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = r.grace

@@ -56,6 +56,26 @@ func TestLeftProcessesAreAFailure(t *testing.T) {
 	}
 }
 
+func TestFailedTestsRunAgain(t *testing.T) {
+	const fails = `echo '{"Action":"run","Package":"p","Test":"TestA"}'; echo '{"Action":"%s","Package":"p","Test":"TestA"}'; `
+	say := func(action string) string { return strings.ReplaceAll(fails, "%s", action) }
+	once := "flaky 5s if [ -z \"$AGAIN\" ]; then " + say("fail") + "false; else [ \"$AGAIN\" = '^(TestA)\\b' ] && " + say("pass") + "fi"
+	out, code, results := runAll(t, 0, once)
+	if code != 0 || results[0].err != nil || !strings.Contains(out, "UNSTEADY: TestA") || !strings.Contains(out, "1 passed, 0 failed") && results[0].tests.passed != 1 {
+		t.Errorf("exit code %d, results %+v, output:\n%s", code, results[0], out)
+	}
+	for name, command := range map[string]string{
+		"twice":         say("fail") + "false",
+		"nothing again": "if [ -z \"$AGAIN\" ]; then " + say("fail") + "false; fi",
+		"four":          strings.ReplaceAll(say("fail")+say("fail")+say("fail")+say("fail"), "&", "") + "[ -n \"$AGAIN\" ]",
+		"no test":       "false",
+	} {
+		if out, code, results := runAll(t, 0, "s 5s "+command); code != 1 || results[0].err == nil {
+			t.Errorf("%s: exit code %d, error %v, output:\n%s", name, code, results[0].err, out)
+		}
+	}
+}
+
 func TestWrongStages(t *testing.T) {
 	for _, s := range []string{"", "name", "name 5m", "name soon true", "name -5m true"} {
 		if got, err := parseStage(s); err == nil {

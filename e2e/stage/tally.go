@@ -14,6 +14,8 @@ import (
 type tally struct {
 	passed, failed int
 	skipped        []string // "package test: reason"
+	broken         bool     // a package failed without a test that did
+	names          []string // of tests that failed, without their subtests
 	out            io.Writer
 	output         map[test][]string // of tests that have not ended
 	parents        map[test]bool     // tests that have subtests are not counted themselves
@@ -85,6 +87,9 @@ func (t *tally) end(k test, e event) {
 		if counted {
 			t.failed++
 		}
+		if name, _, sub := strings.Cut(k.Name, "/"); !sub {
+			t.names = append(t.names, name)
+		}
 	case e.Action == "skip":
 		t.skipped = append(t.skipped, fmt.Sprintf("%s %s: %s", k.Package, k.Name, reason(lines)))
 	case counted:
@@ -111,8 +116,20 @@ func (t *tally) endPackage(k test, e event, lines []string) {
 		fmt.Fprintf(t.out, "FAIL  %s %.1fs\n", k.Package, e.Elapsed)
 		if t.failed == 0 || e.FailedBuild != "" {
 			t.failed++
+			t.broken = true
 		}
 	}
+}
+
+// fewTests that fail may have had bad luck: the machine was busy. More are a fault.
+const fewTests = 3
+
+// again lists the tests that may be run once more; none where more is wrong than that.
+func (t *tally) again() []string {
+	if t.broken || len(t.names) > fewTests || slices.ContainsFunc(t.names, func(n string) bool { return !strings.HasPrefix(n, "Test") }) {
+		return nil
+	}
+	return t.names
 }
 
 // reason is what a test said before it skipped: its output without the frame.
@@ -155,6 +172,9 @@ func summary(w io.Writer, results []result, report string) int {
 		fmt.Fprintln(w, "skipped:", s)
 	}
 	for _, r := range results {
+		for _, name := range r.unsteady {
+			fmt.Fprintf(w, "unsteady: %s: %s failed, and passed when it ran again\n", r.name, name)
+		}
 		if r.err != nil {
 			fmt.Fprintf(w, "failed: %s: %v\n", r.name, r.err)
 		}
