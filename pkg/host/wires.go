@@ -12,6 +12,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"github.com/portolan-cni/portolan/pkg/durable"
 	"github.com/portolan-cni/portolan/pkg/intent"
 	"github.com/portolan-cni/portolan/pkg/rows"
 )
@@ -229,12 +230,21 @@ func (w *Wires) hold(sw Switch, taken []intent.PhysicalBridge) error {
 	if slices.Equal(w.held, before) {
 		return nil
 	}
-	if err := writeJSON(filepath.Join(w.cfg.Kernel.record.dir, wiresFile), w.held); err != nil {
+	if err := w.save(); err != nil {
 		w.held = before
 		return err
 	}
 	w.cfg.Keeper.DeclareWires(w.config())
 	return nil
+}
+
+// save keeps what is held; nothing leaves no file.
+func (w *Wires) save() error {
+	path := filepath.Join(w.cfg.Kernel.record.dir, wiresFile)
+	if len(w.held) == 0 {
+		return durable.Remove(path)
+	}
+	return writeJSON(path, w.held)
 }
 
 // config is the kernel's side of the NICs that are held. They are Open vSwitch's
