@@ -59,8 +59,11 @@ func (b Builder) Make(ctx context.Context) (Products, error) {
 		return Products{}, err
 	}
 	archives, err := filepath.Glob(filepath.Join(b.Cache.Path(images.Key), "*.tar"))
-	if err != nil || len(archives) == 0 {
-		return Products{}, fmt.Errorf("images: no archive in %s (%v): remove it and run again", b.Cache.Path(images.Key), err)
+	if err != nil {
+		return Products{}, err
+	}
+	if len(archives) == 0 {
+		return Products{}, fmt.Errorf("images: no archive in %s: remove it and run again", b.Cache.Path(images.Key))
 	}
 	return Products{Kube: b.Cache.Path(kube.Key), Base: filepath.Join(b.Cache.Path(base.Key), "root"), Images: archives}, nil
 }

@@ -38,8 +38,8 @@ func dial(ctx context.Context, socket string) (*client, error) {
 	return &client{conn: conn, dec: json.NewDecoder(conn)}, nil
 }
 
-// call sends a request and reads to its answer; what else comes is passed to other.
-func (c *client) call(method string, params []any, result any, other func(message)) error {
+// call sends a request and reads to its answer; what else comes is dropped.
+func (c *client) call(method string, params []any, result any) error {
 	c.next++
 	id := c.next
 	req := map[string]any{"id": id, "method": method, "params": params}
@@ -52,9 +52,6 @@ func (c *client) call(method string, params []any, result any, other func(messag
 			return err
 		}
 		if m.Method != "" {
-			if other != nil {
-				other(m)
-			}
 			continue
 		}
 		if string(m.ID) != fmt.Sprint(id) {
@@ -107,7 +104,7 @@ func readAll(ctx context.Context, socket, database string) (tables, error) {
 	}
 	defer c.conn.Close()
 	var sch schema
-	if err := c.call("get_schema", []any{database}, &sch, nil); err != nil {
+	if err := c.call("get_schema", []any{database}, &sch); err != nil {
 		return nil, err
 	}
 	params := []any{database}
@@ -120,7 +117,7 @@ func readAll(ctx context.Context, socket, database string) (tables, error) {
 		Rows  []map[string]json.RawMessage `json:"rows"`
 		Error string                       `json:"error"`
 	}
-	if err := c.call("transact", params, &results, nil); err != nil {
+	if err := c.call("transact", params, &results); err != nil {
 		return nil, err
 	}
 	out := tables{}
@@ -236,7 +233,7 @@ func watch(ctx context.Context, socket, database string, r renderer) (*Watcher, 
 	}
 	w := &Watcher{client: c, text: func(table, column string, v any) string { return r.text(table, column, v, deepest) }}
 	var sch schema
-	if err := c.call("get_schema", []any{database}, &sch, nil); err != nil {
+	if err := c.call("get_schema", []any{database}, &sch); err != nil {
 		return nil, errors.Join(err, c.conn.Close())
 	}
 	requests := map[string]any{}
@@ -253,7 +250,7 @@ func watch(ctx context.Context, socket, database string, r renderer) (*Watcher, 
 		requests[t] = map[string]any{"columns": columns, "select": map[string]bool{"initial": false}}
 	}
 	var initial json.RawMessage
-	if err := c.call("monitor", []any{database, "watch", requests}, &initial, nil); err != nil {
+	if err := c.call("monitor", []any{database, "watch", requests}, &initial); err != nil {
 		return nil, errors.Join(err, c.conn.Close())
 	}
 	_ = c.conn.SetDeadline(time.Time{})

@@ -100,7 +100,7 @@ func readColumns(ctx context.Context, socket, database, table string, columns ..
 		Error string   `json:"error"`
 	}
 	op := map[string]any{"op": "select", "table": table, "where": []any{}, "columns": columns}
-	if err := c.call("transact", []any{database, op}, &results, nil); err != nil {
+	if err := c.call("transact", []any{database, op}, &results); err != nil {
 		return nil, err
 	}
 	if len(results) != 1 || results[0].Error != "" {

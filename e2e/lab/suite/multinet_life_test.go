@@ -110,7 +110,6 @@ func TestMultinetRestarts(t *testing.T) {
 	lab(t, "crash", host)
 	lab(t, "boot", "--wait", host)
 	kubectl(t, "wait", "--for=condition=Ready", "node/"+host, "--timeout=120s")
-	now := map[string]netPod{}
 	err = inTime(2*time.Minute, func() error {
 		if _, ok := find(pods["b"].pod); !ok {
 			return fmt.Errorf("pod b has no sandbox with %s", pods["b"].Addrs)
@@ -120,7 +119,7 @@ func TestMultinetRestarts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	now = attachedPods(t)
+	now := attachedPods(t)
 	for _, name := range []string{"a", "b"} {
 		for i, was := range pods[name].Interfaces {
 			if is := now[name].Interfaces[i]; is.Interface != was.Interface || is.MAC != was.MAC || !slices.Equal(is.IPs, was.IPs) {

@@ -88,8 +88,11 @@ func leads(t *testing.T) (string, error) {
 	}
 	name, at, _ := strings.Cut(strings.TrimSpace(text), " ")
 	renewed, err := time.Parse(time.RFC3339Nano, at)
-	if err != nil || time.Since(renewed) > 5*time.Second {
-		return "", fmt.Errorf("no manager leads: %q did at %q (%v)", name, at, err)
+	if err != nil {
+		return "", fmt.Errorf("no manager leads: %w", err)
+	}
+	if time.Since(renewed) > 5*time.Second {
+		return "", fmt.Errorf("no manager leads: %q did at %q", name, at)
 	}
 	host, err := command(t, "kubectl", "-n", "portolan", "get", "pod", name, "-o", "jsonpath={.spec.nodeName}")
 	if err != nil {

@@ -2,6 +2,7 @@ package suite
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -80,11 +81,11 @@ func churn(t *testing.T, dice *rand.Rand) {
 func figures(t *testing.T) map[string]float64 {
 	t.Helper()
 	m := machines(t)[victim]
-	dial := func(network, addr string) (conn net.Conn, err error) {
+	dial := func(_ context.Context, network, addr string) (conn net.Conn, err error) {
 		err = m.Do(func() error { conn, err = net.Dial(network, addr); return err })
 		return conn, err
 	}
-	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{Dial: dial, DisableKeepAlives: true}}
+	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}
 	resp, err := client.Get("http://127.0.0.1:9410/metrics")
 	if err != nil {
 		t.Fatal(err)

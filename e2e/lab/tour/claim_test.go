@@ -1,7 +1,7 @@
 package tour
 
 import (
-	"errors"
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -18,7 +18,7 @@ func TestClaims(t *testing.T) {
 	}{
 		{equal("source", a, a, nil), true, "source: 10.244.1.3"},
 		{equal("source", a, b, nil), false, "source: want 10.244.1.3, got 10.244.2.3"},
-		{equal("source", a, a, errors.New("refused\n")), false, "source: want 10.244.1.3, got an error: refused"},
+		{equal("source", a, a, fmt.Errorf("refused%s", "\n")), false, "source: want 10.244.1.3, got an error: refused"},
 		{holds("node", "Ready", true), true, "node: Ready"},
 		{holds("node", "Ready", false), false, "node: want Ready, got that it is not so"},
 		{echoed("ping", packets.Echo{TTL: 62, Source: b, Copies: 1}, b, 62, nil), true, "ping: ttl=62 from 10.244.2.3"},

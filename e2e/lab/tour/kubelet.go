@@ -36,11 +36,11 @@ func (g *guide) kubelet(ctx context.Context) error {
 
 // restarts claims that no probe has failed so often that kubelet acted on it.
 func (g *guide) restarts(ctx context.Context) error {
-	text, err := g.show(ctx, "kubectl", "-n", namespace, "get", "pods")
-	if err != nil {
+	if _, err := g.show(ctx, "kubectl", "-n", namespace, "get", "pods"); err != nil {
 		return err
 	}
-	if text, err = g.lab(ctx, "kubectl", "-n", namespace, "get", "pods", "-o", "json"); err != nil {
+	text, err := g.lab(ctx, "kubectl", "-n", namespace, "get", "pods", "-o", "json")
+	if err != nil {
 		return err
 	}
 	pods, err := parsePods(text)
