@@ -234,13 +234,13 @@ func TestRules(t *testing.T) {
 			"network-attachment-definitions list,watch,create,patch,delete", "userdefinednetworks,clusteruserdefinednetworks list,watch",
 			"userdefinednetworks/status,clusteruserdefinednetworks/status patch", "networks list,watch,create,patch,delete", "addressblocks get,list,watch,create,update,delete",
 			"ipamclaims list,watch", "ipamclaims/status patch",
-			"physicalnetworks list,watch", "networks/status,physicalnetworks/status patch", "events get,list,create,patch",
+			"physicalnetworks,devicepools list,watch", "networks/status,physicalnetworks/status,devicepools/status patch", "events get,list,create,patch",
 		},
 		"Role/portolan/portolan-manager-lease": {
 			"leases create", "leases get,update,patch of portolan-manager", "configmaps create", "configmaps get,update,delete of portolan-isolation",
 		},
 		"ClusterRole//portolan-node": {
-			"nodes,pods get,list,watch,patch", "namespaces list,watch", "networks,physicalnetworks list,watch", "network-attachment-definitions,ipamclaims list,watch",
+			"nodes,pods get,list,watch,patch", "namespaces list,watch", "networks,physicalnetworks,devicepools list,watch", "network-attachment-definitions,ipamclaims list,watch",
 			"addressblocks get,list,watch,create,update,delete", "nodenetworks get,list,watch,create", "nodenetworks/status update",
 		},
 		"Role/portolan/portolan-node": {"leases get of portolan-manager"},

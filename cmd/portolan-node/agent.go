@@ -53,6 +53,7 @@ type agent struct {
 	machine  *machine
 	physical *physical
 	wires    *host.Wires
+	pools    pools // nil: nobody keeps device pools
 	offload  *offloading
 	ports    *cni.OVSPorts
 	journal  *cni.FileJournal
@@ -208,7 +209,7 @@ func (a *agent) connect(ctx context.Context) error {
 		return err
 	}
 	own := ownNode{Sink: a.driver.Sink(), key: intent.Key{Kind: intent.KindNode, Name: cfg.Node}, held: &a.held}
-	into := door.Config{Node: cfg.Node, Driver: newPresentSink(physicalSink{own, a.physical}), Own: func(n *intent.Node) *intent.Node { return a.held.Apply(a.facts.own(n)) }}
+	into := door.Config{Node: cfg.Node, Driver: &poolSink{Driver: newPresentSink(physicalSink{own, a.physical}), pools: a.pools, key: own.key}, Own: func(n *intent.Node) *intent.Node { return a.held.Apply(a.facts.own(n)) }}
 	if a.patcher != nil {
 		into.Annotator = a.patcher
 	}
@@ -286,6 +287,7 @@ func (a *agent) live(ctx context.Context) error {
 	}
 	part("host", func(ctx context.Context) error { a.runner.Run(ctx); return nil })
 	part("physical networks", a.keepWires)
+	part("device pools", a.listPools)
 	part("health", a.serveHealth)
 	part("inspect", a.serveInspect)
 	part("pods", a.servePods)

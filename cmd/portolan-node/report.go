@@ -50,6 +50,7 @@ type view struct {
 	report   ovsdb.Report
 	problems []rows.Problem // of the host and the door
 	wires    []host.WireState
+	pools    []v1alpha1.NodeDevicePool
 	offload  *v1alpha1.Condition // nil: nothing is said of it
 	runs     kube.Allocation     // zero: not known yet
 }
@@ -122,6 +123,10 @@ func (v view) status(waiting []engine.Status) v1alpha1.NodeNetworkStatus {
 			Name: w.Network, Bridge: w.Bridge, Ready: w.Ready, Message: clip(w.Message),
 		})
 	}
+	for _, p := range v.pools {
+		p.Message, p.Steps = clip(p.Message), p.Steps[:min(len(p.Steps), v1alpha1.MaxPoolSteps)]
+		s.DevicePools = append(s.DevicePools, p)
+	}
 	problems := slices.Concat(v.problems, v.report.Problems)
 	for _, w := range waiting {
 		if refusal, ok := w.Refusal(); ok {
@@ -189,13 +194,13 @@ func (a *agent) view(ctx context.Context) (view, bool) {
 	if v.report, err = a.driver.Report(ctx); err != nil {
 		return v, false
 	}
-	v.problems, v.wires, v.offload = a.problems(), a.wires.States(), a.offload.condition()
+	v.problems, v.wires, v.pools, v.offload = a.problems(), a.wires.States(), a.poolStates(), a.offload.condition()
 	return v, true
 }
 
 // problems are all that the agent knows of but for those of units.
 func (a *agent) problems() []rows.Problem {
-	return slices.Concat(a.runner.Problems(), a.wires.Problems(), a.health.list(), a.held.Problems(), a.facts.warnings(a.cfg))
+	return slices.Concat(a.runner.Problems(), a.wires.Problems(), a.health.list(), a.held.Problems(), a.facts.warnings(a.cfg), a.poolProblems())
 }
 
 // report keeps the NodeNetwork until ctx ends.

@@ -80,7 +80,7 @@ func TestOnRealServer(t *testing.T) {
 		name string
 		run  func(*testing.T, *cluster)
 	}{
-		{"Borders", testBorders}, {"Networks", testNetworks}, {"Allocations", testAllocations},
+		{"DevicePools", testDevicePools}, {"Borders", testBorders}, {"Networks", testNetworks}, {"Allocations", testAllocations},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, c) })
 	}

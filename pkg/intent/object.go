@@ -14,6 +14,7 @@ const (
 	KindClaim           Kind = "IPAMClaim"
 	KindCluster         Kind = "Cluster"
 	KindDefinition      Kind = "Definition"
+	KindDevicePool      Kind = "DevicePool"
 	KindMember          Kind = "Member"
 	KindNamespace       Kind = "Namespace"
 	KindNetwork         Kind = "Network"
@@ -71,6 +72,6 @@ func Kinds() map[Kind]Object {
 	return map[Kind]Object{
 		KindCluster: &Cluster{}, KindHost: &Host{}, KindNamespace: &Namespace{}, KindNetwork: &Network{},
 		KindNode: &Node{}, KindPod: &Pod{}, KindBlock: &Block{}, KindDefinition: &Definition{},
-		KindPhysicalNetwork: &PhysicalNetwork{}, KindPresence: &Presence{}, KindClaim: &Claim{},
+		KindPhysicalNetwork: &PhysicalNetwork{}, KindPresence: &Presence{}, KindClaim: &Claim{}, KindDevicePool: &DevicePool{},
 	}
 }

@@ -42,18 +42,21 @@ const (
 
 // DevicePoolSpec says which devices there are to be.
 // +kubebuilder:validation:XValidation:rule="(self.kind == 'soft') == has(self.soft)",message="give soft, and it alone, for kind soft"
-// +kubebuilder:validation:XValidation:rule="self.kind != 'soft' || !(has(self.nics) || has(self.vfs) || has(self.mode) || has(self.driver) || has(self.rdma) || has(self.tunnelInterface))",message="a soft pool has no NICs: take nics, vfs, mode, driver, rdma and tunnelInterface out"
+// +kubebuilder:validation:XValidation:rule="self.kind != 'soft' || !(has(self.nics) || has(self.vfs) || has(self.mode) || has(self.driver) || has(self.rdma) && self.rdma || has(self.tunnelInterface))",message="a soft pool has no NICs: take nics, vfs, mode, driver, rdma and tunnelInterface out"
 // +kubebuilder:validation:XValidation:rule="self.kind == 'soft' || has(self.nics)",message="say by nics which NICs the pool is of"
+// +kubebuilder:validation:XValidation:rule="!has(self.driver) || self.driver != 'vfio-pci' || !has(self.rdma) || !self.rdma",message="a function with the driver vfio-pci has no RDMA device: take rdma out, or give driver netdevice"
 type DevicePoolSpec struct {
 	// NodeSelector chooses nodes by labels; nil: all.
 	// +optional
+	// +kubebuilder:validation:XValidation:rule="!has(self.matchExpressions) || self.matchExpressions.all(e, e.operator in ['Exists', 'DoesNotExist'] ? !has(e.values) || e.values.size() == 0 : e.operator in ['In', 'NotIn'] && has(e.values) && e.values.size() > 0)",message="an operator is In or NotIn, with values, or Exists or DoesNotExist, without"
 	NodeSelector *metav1.LabelSelector `json:"nodeSelector,omitempty"`
 
 	// ResourceName that pods request, and that definitions name in their annotation
 	// k8s.v1.cni.cncf.io/resourceName: "portolan.io/fast". Several pools may have one; a
 	// device is in one pool.
 	// +kubebuilder:validation:MaxLength=128
-	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$`
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*/[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$')",message="give a domain and a name, as portolan.io/fast: the domain in lower case, the name of letters, digits, '-', '_' and '.', at most 63"
+	// +kubebuilder:validation:XValidation:rule="!self.contains('kubernetes.io/') && !self.startsWith('requests.')",message="the kubelet takes no device of the domain kubernetes.io, or of one that begins with requests: give a domain of your own, as portolan.io/fast"
 	ResourceName string `json:"resourceName"`
 
 	// Kind of devices; left out: nic.
@@ -107,6 +110,7 @@ type DevicePoolSpec struct {
 	// Trusted chooses the namespaces whose definitions may have trust on, and spoof check
 	// off; nil: none.
 	// +optional
+	// +kubebuilder:validation:XValidation:rule="!has(self.matchExpressions) || self.matchExpressions.all(e, e.operator in ['Exists', 'DoesNotExist'] ? !has(e.values) || e.values.size() == 0 : e.operator in ['In', 'NotIn'] && has(e.values) && e.values.size() > 0)",message="an operator is In or NotIn, with values, or Exists or DoesNotExist, without"
 	Trusted *metav1.LabelSelector `json:"trusted,omitempty"`
 
 	// DryRun: nothing is changed and nothing offered; the status says what would be done.
@@ -116,33 +120,57 @@ type DevicePoolSpec struct {
 
 // NICSelector chooses NICs (physical functions), and which of their functions. Its fields are those of the
 // SR-IOV device plugin's selectors that say something of a NIC.
+// +kubebuilder:validation:XValidation:rule="has(self.vendors) || has(self.devices) || has(self.drivers) || has(self.pfNames) || has(self.rootDevices) || has(self.linkTypes)",message="give at least one of vendors, devices, drivers, pfNames, rootDevices and linkTypes: a pool of every NIC of a node is not made"
 type NICSelector struct {
 	// Vendors by PCI id: "15b3".
 	// +optional
 	// +listType=set
-	// +kubebuilder:validation:items:Pattern=`^[0-9a-f]{4}$`
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:items:MaxLength=16
+	// +kubebuilder:validation:items:XValidation:rule="self.matches('^[0-9a-f]{4}$')",message="give 4 hex digits in lower case, as 15b3"
 	Vendors []string `json:"vendors,omitempty"`
 	// Devices by PCI id, of the NIC or of its functions: "101d", "101e".
 	// +optional
 	// +listType=set
-	// +kubebuilder:validation:items:Pattern=`^[0-9a-f]{4}$`
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:items:MaxLength=16
+	// +kubebuilder:validation:items:XValidation:rule="self.matches('^[0-9a-f]{4}$')",message="give 4 hex digits in lower case, as 15b3"
 	Devices []string `json:"devices,omitempty"`
 	// Drivers of the NIC itself: "mlx5_core".
 	// +optional
 	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=64
 	Drivers []string `json:"drivers,omitempty"`
 	// PFNames of the NIC's network device, each with the numbers of the VFs that are meant,
 	// if not all: "ens1f0", "ens1f0#0-3,6".
 	// +optional
 	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:items:MaxLength=40
+	// +kubebuilder:validation:items:XValidation:rule="self.matches('^[^#/ ]{1,15}(#[0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?)*)?$')",message="give the network device of a NIC, and after # the numbers of its VFs if not all are meant, as ens1f0 or ens1f0#0-3,6"
+	// +kubebuilder:validation:items:XValidation:rule="!self.matches('^[^#/ ]{1,15}(#[0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?)*)?$') || !self.contains('#') || self.split('#')[1].split(',').map(r, r.contains('-') ? [int(r.split('-')[0]), int(r.split('-')[1])] : [int(r), int(r)]).all(r, r[0] <= r[1])",message="a range of VFs runs backwards: give the lower number first, as #1-3"
+	// +kubebuilder:validation:items:XValidation:rule="!self.matches('^[^#/ ]{1,15}(#[0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?)*)?$') || !self.contains('#') || [self.split('#')[1].split(',').map(r, r.contains('-') ? [int(r.split('-')[0]), int(r.split('-')[1])] : [int(r), int(r)])].all(rs, rs.exists(a, a[0] > a[1]) || rs.all(a, rs.filter(b, a[0] <= b[1] && b[0] <= a[1]).size() == 1))",message="a VF is named twice: give each number once, as #0-3,6"
 	PFNames []string `json:"pfNames,omitempty"`
 	// RootDevices are addresses of NICs: "0000:03:00.0", with VFs as in pfNames.
 	// +optional
 	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:items:MaxLength=40
+	// +kubebuilder:validation:items:XValidation:rule="self.matches('^[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}[.][0-7](#[0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?)*)?$')",message="give the PCI address of a NIC, and after # the numbers of its VFs if not all are meant, as 0000:03:00.0 or 0000:03:00.0#0-3,6"
+	// +kubebuilder:validation:items:XValidation:rule="!self.matches('^[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}[.][0-7](#[0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?)*)?$') || !self.contains('#') || self.split('#')[1].split(',').map(r, r.contains('-') ? [int(r.split('-')[0]), int(r.split('-')[1])] : [int(r), int(r)]).all(r, r[0] <= r[1])",message="a range of VFs runs backwards: give the lower number first, as #1-3"
+	// +kubebuilder:validation:items:XValidation:rule="!self.matches('^[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}[.][0-7](#[0-9]{1,4}(-[0-9]{1,4})?(,[0-9]{1,4}(-[0-9]{1,4})?)*)?$') || !self.contains('#') || [self.split('#')[1].split(',').map(r, r.contains('-') ? [int(r.split('-')[0]), int(r.split('-')[1])] : [int(r), int(r)])].all(rs, rs.exists(a, a[0] > a[1]) || rs.all(a, rs.filter(b, a[0] <= b[1] && b[0] <= a[1]).size() == 1))",message="a VF is named twice: give each number once, as #0-3,6"
 	RootDevices []string `json:"rootDevices,omitempty"`
 	// LinkTypes: "ether", "infiniband".
 	// +optional
 	// +listType=set
+	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:items:Enum=ether;infiniband
 	LinkTypes []string `json:"linkTypes,omitempty"`
 }
@@ -180,6 +208,27 @@ type DevicePoolNode struct {
 	Node    string `json:"node"`
 	Message string `json:"message"`
 }
+
+// The reasons of a NodeDevicePool that is not ready.
+const (
+	// PoolConfiguring: steps are being done.
+	PoolConfiguring = "Configuring"
+	// PoolWaiting: steps wait for pods that have devices of the NIC.
+	PoolWaiting = "Waiting"
+	// PoolFailed: a step has failed, or the pool cannot be used as it is written.
+	PoolFailed = "Failed"
+	// PoolNoNIC: the node has no NIC that the pool selects.
+	PoolNoNIC = "NoNIC"
+	// PoolDryRun: the steps are what would be done.
+	PoolDryRun = "DryRun"
+	// PoolKubelet: the kubelet does not answer, or has refused the resource.
+	PoolKubelet = "Kubelet"
+	// PoolConflict: another pool, or the node's own network, has what this one asks for.
+	PoolConflict = "Conflict"
+)
+
+// MaxPoolSteps bounds NodeDevicePool.Steps.
+const MaxPoolSteps = 32
 
 // NodeDevicePool is how a pool stands on one node, as observed: in NodeNetworkStatus.
 type NodeDevicePool struct {

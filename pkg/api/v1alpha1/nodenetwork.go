@@ -114,6 +114,12 @@ type NodeNetworkStatus struct {
 	// +listMapKey=name
 	PhysicalNetworks []NodePhysicalNetwork `json:"physicalNetworks,omitempty"`
 
+	// DevicePools that the node is selected for, as observed.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	DevicePools []NodeDevicePool `json:"devicePools,omitempty"`
+
 	// Databases that the agent writes to.
 	// +optional
 	// +listType=map

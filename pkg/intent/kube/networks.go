@@ -84,6 +84,9 @@ func customs() map[Source]custom {
 		PhysicalNetworks: {ours("physicalnetworks"), decodeTo[v1alpha1.PhysicalNetwork], func(o any) (intent.Object, []rows.Problem) {
 			return present(ParsePhysicalNetwork(o.(*v1alpha1.PhysicalNetwork)))
 		}},
+		DevicePools: {ours("devicepools"), decodeTo[v1alpha1.DevicePool], func(o any) (intent.Object, []rows.Problem) {
+			return present(ParseDevicePool(o.(*v1alpha1.DevicePool)))
+		}},
 		Definitions: {
 			schema.GroupVersionResource{Group: "k8s.cni.cncf.io", Version: "v1", Resource: "network-attachment-definitions"},
 			decodeTo[Attachment], func(o any) (intent.Object, []rows.Problem) { return ParseDefinition(o.(*Attachment)), nil },

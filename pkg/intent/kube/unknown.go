@@ -41,11 +41,15 @@ func fieldPaths(t reflect.Type, prefix string) []string {
 	for i := range t.NumField() {
 		f := t.Field(i)
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-		if f.Anonymous || name == "" || name == "metadata" {
+		if f.Anonymous || name == "" || name == "metadata" || name == "status" {
 			continue
 		}
-		if f.Type.Kind() == reflect.Struct {
-			out = append(out, fieldPaths(f.Type, prefix+name+".")...)
+		inside := f.Type
+		if inside.Kind() == reflect.Pointer {
+			inside = inside.Elem()
+		}
+		if inside.Kind() == reflect.Struct {
+			out = append(out, fieldPaths(inside, prefix+name+".")...)
 			continue
 		}
 		out = append(out, prefix+name)

@@ -44,6 +44,7 @@ const (
 	AddressBlocks    Source = "addressblocks"
 	PhysicalNetworks Source = "physicalnetworks"
 	Definitions      Source = "network-attachment-definitions"
+	DevicePools      Source = "devicepools"
 	Claims           Source = "ipamclaims"
 )
 
@@ -74,8 +75,8 @@ func Sources() []Source {
 	return []Source{Nodes, Namespaces, Pods, Networks, AddressBlocks, PhysicalNetworks, Definitions}
 }
 
-// NodeSources are those of a node's agent, which also gives addresses.
-func NodeSources() []Source { return append(Sources(), Claims) }
+// NodeSources are those of a node's agent, which also gives addresses and devices.
+func NodeSources() []Source { return append(Sources(), Claims, DevicePools) }
 
 // ProblemFunc receives all that is wrong with an object whenever it changes: an
 // empty list once nothing is. It is called as a Sink's methods are, before them.
@@ -336,6 +337,8 @@ func customKey(object any) (intent.Key, bool) {
 		return (&intent.Block{Network: o.Spec.Network, Slot: o.Spec.Slot}).Key(), true
 	case *v1alpha1.PhysicalNetwork:
 		return intent.Key{Kind: intent.KindPhysicalNetwork, Name: o.Name}, true
+	case *v1alpha1.DevicePool:
+		return intent.Key{Kind: intent.KindDevicePool, Name: o.Name}, true
 	case *Attachment:
 		return intent.Key{Kind: intent.KindDefinition, Name: o.Namespace + "/" + o.Name}, true
 	case *ipamclaims.IPAMClaim:

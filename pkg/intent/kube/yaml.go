@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -20,8 +21,8 @@ import (
 
 // Decode reads Kubernetes YAML: any number of documents, or Lists of them, of the
 // kinds Node, Pod, Namespace, NetworkAttachmentDefinition, and of portolan.io Cluster,
-// Network, AddressBlock, PhysicalNetwork and Presence. Objects come in the order of the text; one that has no intent (a host-networked pod) is left
-// out. A Cluster in the text says whether its nodes share a zone.
+// Network, AddressBlock, PhysicalNetwork, DevicePool and Presence. Objects come in the
+// order of the text; one that has no intent (a host-networked pod) is left out. A Cluster in the text says whether its nodes share a zone.
 func Decode(data []byte) ([]intent.Object, []rows.Problem) {
 	return DecodeZoned(data, ZonePerNode)
 }
@@ -64,6 +65,7 @@ const (
 	networkKind   = v1alpha1.APIVersion + "/" + v1alpha1.KindNetwork
 	blockKind     = v1alpha1.APIVersion + "/" + v1alpha1.KindAddressBlock
 	physicalKind  = v1alpha1.APIVersion + "/" + v1alpha1.KindPhysicalNetwork
+	poolKind      = v1alpha1.APIVersion + "/" + v1alpha1.KindDevicePool
 	nadKind       = "k8s.cni.cncf.io/v1/NetworkAttachmentDefinition"
 	// presenceKind says that a network is used on a node. No API server has it: it is
 	// for files that show a network without pods.
@@ -161,7 +163,7 @@ func (d *decoder) decode(doc document) {
 			}
 			d.add(ParseDefinition(&a), nil)
 		}
-	case clusterKind, networkKind, blockKind, physicalKind, presenceKind:
+	case clusterKind, networkKind, blockKind, physicalKind, poolKind, presenceKind:
 		d.decodeOurs(doc)
 	default:
 		d.problem(doc.place, rows.Warning, fmt.Errorf("%s is not read here and is left out", doc.kind))
@@ -194,6 +196,8 @@ func (d *decoder) decodeOurs(doc document) {
 		ours(d, doc, ParseBlock)
 	case physicalKind:
 		ours(d, doc, ParsePhysicalNetwork)
+	case poolKind:
+		ours(d, doc, ParseDevicePool)
 	case presenceKind:
 		ours(d, doc, parsePresence)
 	}
@@ -205,7 +209,7 @@ func ours[K, T any, P interface {
 	intent.Object
 }](d *decoder, doc document, parse func(*K) (P, []rows.Problem)) {
 	var k K
-	if err := yaml.UnmarshalStrict(doc.text, &k); err != nil {
+	if err := suggest(yaml.UnmarshalStrict(doc.text, &k), reflect.TypeFor[K]()); err != nil {
 		d.problem(doc.place, rows.Error, err)
 		return
 	}
