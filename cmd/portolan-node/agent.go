@@ -425,6 +425,10 @@ func (a *agent) recover(ctx context.Context, self *intent.Node) (*cni.Agent, err
 		return nil, err
 	}
 	cfg.Plugins = a.plugins
+	if cfg.Keeper, err = a.keeper(userspace); err != nil {
+		return nil, err
+	}
+	cfg.Fell = a.tellFallen
 	cfg.Cluster = slices.Concat(a.facts.plan.PodSubnets, a.facts.plan.ServiceNets, a.facts.plan.JoinSubnets)
 	server, err := cni.New(cfg)
 	if err != nil {

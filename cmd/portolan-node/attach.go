@@ -9,6 +9,7 @@ import (
 	"github.com/portolan-cni/portolan/pkg/cni/delegate"
 	"github.com/portolan-cni/portolan/pkg/intent"
 	"github.com/portolan-cni/portolan/pkg/rows"
+	"github.com/portolan-cni/portolan/sriov"
 )
 
 // connectNetworks makes what knows the networks beside the default one. Without an API
@@ -47,5 +48,34 @@ func (a *agent) tellPod(p cni.Pod, message string) {
 	a.health.problems(key, []rows.Problem{{
 		Object: intent.Key{Kind: intent.KindPod, Name: p.String()}.String(), Field: "metadata.annotations[k8s.v1.cni.cncf.io/networks]",
 		Severity: rows.Error, Message: message,
+	}})
+}
+
+// keeper makes what gives functions of NICs to sandboxes and takes them back.
+func (a *agent) keeper(userspace bool) (*sriov.Keeper, error) {
+	kernel, err := sriov.NewKernel()
+	if err != nil {
+		return nil, err
+	}
+	return sriov.NewKeeper(sriov.KeeperConfig{
+		Dir: filepath.Join(a.cfg.StateDir, "devices"), Inventory: sriov.NewInventory("/sys", kernel.Devlink()), Kernel: kernel, Switch: cni.Switch{Ports: a.ports},
+		Soft: sriov.SoftOptions{Group: intent.AttachmentGroup, Checksums: userspace},
+	})
+}
+
+// kindFallback files that an interface has no device of hardware, each by itself.
+const kindFallback intent.Kind = "Fallback"
+
+// tellFallen reports that a pod's interface has no device of hardware though its definition
+// prefers one: the manager makes an Event of it, and the pod's view shows it.
+func (a *agent) tellFallen(p cni.Pod, key, reason string) {
+	of := intent.Key{Kind: kindFallback, Name: p.String() + "/" + key}
+	if reason == "" {
+		a.health.problems(of, nil)
+		return
+	}
+	a.health.problems(of, []rows.Problem{{
+		Object: intent.Key{Kind: intent.KindPod, Name: p.String()}.String(), Field: "metadata.annotations[k8s.v1.cni.cncf.io/networks]",
+		Severity: rows.Warning, Message: "interface by definition " + key + ": " + reason,
 	}})
 }

@@ -145,6 +145,9 @@ func (a *Agent) make(ctx context.Context, t *trace, e *entry, r *Request, fresh 
 			ours = append(ours, i)
 		}
 	}
+	if err := a.chooseAll(ctx, t, e, r, ours); err != nil {
+		return err
+	}
 	if err := a.leaseAll(ctx, t, e, r, ours); err != nil {
 		return err
 	}
@@ -323,22 +326,27 @@ func (a *Agent) reuse(ctx context.Context, t *trace, e *entry, i *iface, r *Requ
 // transaction. OVS and OVN are at work while the pod's ends are configured. Addresses are
 // announced when their packets pass.
 func (a *Agent) attach(ctx context.Context, t *trace, e *entry, r *Request, list ...*iface) error {
-	ports, pairs := make([]Port, len(list)), make([]Pair, len(list))
-	for n, i := range list {
+	for _, i := range list {
 		if i.wish.Key == defaultNetwork || !r.native() {
 			i.wish.IfName = r.IfName
 		}
 		i.port = Port{Pod: e.pod, Key: i.wish.Key, Network: i.network.Name, IfName: i.wish.IfName, Addresses: i.grant.Addresses,
-			MAC: i.grant.MAC.String(), Netns: r.Netns, Native: r.native(), Unfinished: r.live}
-		a.nameDevice(i)
+			MAC: i.grant.MAC.String(), Netns: r.Netns, Native: r.native(), Unfinished: r.live,
+			Name: i.function.found.Representor, Device: i.function.Device, Encap: i.function.Encap, Fallback: i.function.Fallback}
+		if i.port.Device == "" {
+			a.nameDevice(i)
+		}
 		a.setOwner(e, i, r.ContainerID)
-		ports[n], pairs[n] = i.port, Pair{i.device(), e.endpoint(i, r.Netns)}
 	}
+	if err := a.takeAll(ctx, t, list); err != nil {
+		return err
+	}
+	made, pairs, ports := e.pairs(list, r.Netns)
 	t.port = ports[0].Name
 	if err := t.enter(ctx, StageCreateVeth); err != nil {
 		return err
 	}
-	if err := a.config.Links.Create(pairs...); err != nil {
+	if err := a.config.Links.Create(made...); err != nil {
 		return err
 	}
 	if err := t.enter(ctx, StageCreatePort); err != nil {
@@ -358,6 +366,9 @@ func (a *Agent) attach(ctx context.Context, t *trace, e *entry, r *Request, list
 	if err != nil {
 		return err
 	}
+	if err := a.raiseAll(ctx, t, list); err != nil {
+		return err
+	}
 	if err := t.enter(ctx, StageInstalled); err != nil {
 		return err
 	}
@@ -373,7 +384,26 @@ func (a *Agent) attach(ctx context.Context, t *trace, e *entry, r *Request, list
 	if err := a.config.Links.Announce(pairs...); err != nil {
 		return err
 	}
+	if err := a.commitAll(ctx, t, list); err != nil {
+		return err
+	}
 	return t.enter(ctx, StageAnswer)
+}
+
+// pairs lists what has two ends: the pairs that are to be made, and with the devices all
+// that have an end in the sandbox; and the ports of all.
+func (e *entry) pairs(list []*iface, netns string) (made, all []Pair, ports []Port) {
+	for _, i := range list {
+		p := Pair{i.device(), e.endpoint(i, netns)}
+		if !p.Given {
+			made = append(made, p)
+		}
+		if i.function.netdev() {
+			all = append(all, p)
+		}
+		ports = append(ports, i.port)
+	}
+	return made, all, ports
 }
 
 // waitInstalled returns when OVN has installed an interface's port, and the port is
@@ -404,11 +434,14 @@ func (i *iface) endpoint(netns string) Endpoint {
 }
 
 func (a *Agent) result(i *iface, r *Request) *Result {
-	return &Result{
+	out := &Result{
 		Host:      ResultInterface{Name: i.port.Name, MTU: i.network.MTU},
-		Pod:       ResultInterface{Name: i.port.IfName, MAC: i.grant.MAC.String(), MTU: i.network.MTU, Sandbox: r.Netns},
 		Addresses: i.grant.Addresses, Gateways: i.grant.Gateways, Routes: i.grant.Routes,
 	}
+	if i.function.netdev() {
+		out.Pod = ResultInterface{Name: i.port.IfName, MAC: i.grant.MAC.String(), MTU: i.network.MTU, Sandbox: r.Netns, PCI: i.function.pci()}
+	}
+	return out
 }
 
 // verify reports what an attached interface lacks, but for OVN's flows.
@@ -430,6 +463,11 @@ func (a *Agent) verifyPort(ctx context.Context, i *iface, netns string) error {
 		return fmt.Errorf("the OVS port %s is gone", i.port.Name)
 	case s.Sandbox != i.port.Sandbox:
 		return fmt.Errorf("the OVS port %s belongs to sandbox %q", i.port.Name, s.Sandbox)
+	}
+	if i.port.Device != "" {
+		if err := a.config.Keeper.Check(ctx, i.port.Device, i.deviceOwner()); err != nil || !i.function.netdev() {
+			return err
+		}
 	}
 	return a.config.Links.Verify(i.device(), i.endpoint(netns))
 }

@@ -14,6 +14,7 @@ import (
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/portolan-cni/portolan/pkg/alloc"
+	"github.com/portolan-cni/portolan/sriov"
 )
 
 // defaultNetwork is the name of the cluster's own pod network.
@@ -64,6 +65,8 @@ type Config struct {
 	Pool        *alloc.Pool    // of the default network
 	Networks    Networks       // the others; nil: there are none
 	Plugins     Plugins        // those of others; nil: none are run
+	Devices     Devices        // nil: an interface has the device that its caller names, else a pair
+	Keeper      *sriov.Keeper  // of devices, with a Switch of Ports; nil: there are none
 	Cluster     []netip.Prefix // what the default network's interface leads to when the default route is another's
 	Journal     Journal        // nil: only OVS records and annotations outlive the process
 	MTU         int            // of the default network's interfaces, in bytes; 0: the kernel's default
@@ -85,6 +88,9 @@ type Config struct {
 	// Tell says of a pod for what it waits, or why it is refused a network; "" that
 	// nothing is wrong any more. May be nil.
 	Tell func(p Pod, message string)
+	// Fell says of an interface, by its key, why it has no device of hardware though its
+	// definition prefers one; "" that this is so no more. May be nil.
+	Fell func(p Pod, key, reason string)
 	// Repaired hears of what was not as it should be and is now. May be nil.
 	Repaired func(Repair)
 	// Observe receives the time that each stage took. May be nil.
@@ -135,7 +141,8 @@ type iface struct {
 	wish       Wish
 	network    Network // Addresses is nil where the network is not known any more
 	port       Port    // its sandbox's; zero Name: there is none
-	generation int     // of the next port
+	function   function
+	generation int // of the next port
 	grant      Grant
 	granted    bool
 	published  bool
@@ -304,6 +311,9 @@ func (i *iface) device() Device {
 	}
 	d := deviceOf(i.wish.Pod.UID, of, i.port.Generation)
 	d.MAC, d.MTU = i.grant.MAC, i.network.MTU
+	if i.port.Device != "" {
+		d.Host, d.Given = i.port.Name, true
+	}
 	d.Alias = "portolan " + i.wish.Pod.String()
 	if i.wish.Key != defaultNetwork {
 		d.Alias += " " + i.wish.Key
@@ -390,20 +400,29 @@ func (a *Agent) discard(ctx context.Context, t *trace, e *entry, i *iface) error
 		}
 		return t.enter(ctx, stage)
 	}
-	if err := enter(StageRemoveVeth); err != nil {
-		return err
-	}
-	if err := a.config.Links.Delete(i.port.Name); err != nil {
-		return err
-	}
-	if err := enter(StageRemovePort); err != nil {
-		return err
-	}
-	if err := a.config.Ports.Remove(ctx, i.port.Name); err != nil {
-		return err
+	if i.port.Device != "" {
+		if err := enter(StageReturnDevice); err != nil {
+			return err
+		}
+		if err := a.giveBack(ctx, i.port, i.deviceOwner()); err != nil {
+			return i.wrap(err)
+		}
+	} else {
+		if err := enter(StageRemoveVeth); err != nil {
+			return err
+		}
+		if err := a.config.Links.Delete(i.port.Name); err != nil {
+			return err
+		}
+		if err := enter(StageRemovePort); err != nil {
+			return err
+		}
+		if err := a.config.Ports.Remove(ctx, i.port.Name, ""); err != nil {
+			return err
+		}
 	}
 	a.setOwner(e, i, "")
-	a.letGo(i.port.Name)
+	a.letGoOf(i.port.Name, e.pod.UID)
 	i.port, i.generation = Port{}, i.port.Generation+1
 	return nil
 }

@@ -22,6 +22,7 @@ const (
 	RepairedSandbox    = "sandbox"    // of one that vanished without a DEL, what it had was removed
 	RepairedPort       = "port"       // an OVS port of nobody was removed
 	RepairedDevice     = "device"     // a pair of nobody was removed
+	RepairedFunction   = "function"   // a function of a NIC was taken back, or made whole
 	RepairedRecord     = "record"     // an interface's OVS port was written again
 	RepairedInterface  = "interface"  // an interface was made again
 	RepairedPod        = "pod"        // the end of a pod was made up for
@@ -76,10 +77,13 @@ func (a *Agent) takes(name, uid string) bool {
 	return true
 }
 
-func (a *Agent) letGo(name string) {
+// letGoOf lets a name go that is a pod's still.
+func (a *Agent) letGoOf(name, uid string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	delete(a.devices, name)
+	if a.devices[name] == uid {
+		delete(a.devices, name)
+	}
 }
 
 // nameDevice names the port of an interface that is about to be made after a device
@@ -124,22 +128,24 @@ func (a *Agent) comparePorts(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	there := setOf(devices)
+	there := a.there(devices, ports)
 	whole := make(map[string]bool, len(ports))
 	var errs []error
 	for _, p := range ports {
-		whole[p.Name] = !p.Unfinished && there[p.Name]
+		// A device may have lost what only looking at it shows.
+		whole[p.Name] = !p.Unfinished && there[p.Name] && p.Device == ""
 		if _, ours := known[p.Name]; !ours && !(there[p.Name] && (p.Netns == "" || a.config.Links.Lives(p.Netns))) {
-			errs = append(errs, a.removeStranger(ctx, p.Name, Repair{RepairedPort, p.Pod,
+			errs = append(errs, a.removeStranger(ctx, p, Repair{RepairedPort, p.Pod,
 				fmt.Sprintf("the OVS port %s (interface %s, sandbox %.12s) belonged to no sandbox: removed", p.Name, p.IfName, p.Sandbox)}))
 		}
 	}
 	for _, d := range devices {
 		_, ours := known[d]
 		if _, recorded := whole[d]; !ours && !recorded {
-			errs = append(errs, a.removeStranger(ctx, d, Repair{What: RepairedDevice, Message: fmt.Sprintf("the veth pair %s had no OVS port: removed", d)}))
+			errs = append(errs, a.removeStranger(ctx, Port{Name: d}, Repair{What: RepairedDevice, Message: fmt.Sprintf("the veth pair %s had no OVS port: removed", d)}))
 		}
 	}
+	errs = append(errs, a.releaseStrangers(ctx))
 	suspects := map[string]bool{}
 	for name, uid := range known {
 		if !whole[name] && uid != "" {
@@ -160,19 +166,19 @@ func setOf(list []string) map[string]bool {
 	return out
 }
 
-// removeStranger removes the pair and the port of a name that nobody has.
-func (a *Agent) removeStranger(ctx context.Context, name string, what Repair) error {
-	if !a.takes(name, "") {
+// removeStranger removes the pair, or gives back the device, and removes the port of a name
+// that nobody has.
+func (a *Agent) removeStranger(ctx context.Context, p Port, what Repair) error {
+	if !a.takes(p.Name, "") {
 		return nil // it is being made
 	}
-	defer a.letGo(name)
-	if err := a.config.Links.Delete(name); err != nil {
-		return err
+	defer a.letGoOf(p.Name, "")
+	remove := a.remove
+	if what.What != RepairedPort {
+		remove = func(context.Context, Port) error { return a.config.Links.Delete(p.Name) }
 	}
-	if what.What == RepairedPort {
-		if err := a.config.Ports.Remove(ctx, name); err != nil {
-			return err
-		}
+	if err := remove(ctx, p); err != nil {
+		return err
 	}
 	a.repaired(what)
 	return nil
@@ -185,7 +191,7 @@ func (a *Agent) mendAll(ctx context.Context, e *entry) error {
 	if err != nil {
 		return err
 	}
-	there := setOf(devices)
+	there := a.there(devices, e.ports())
 	t := a.trace("COMPARE", "pod "+e.pod.String())
 	var errs []error
 	for _, sandbox := range e.sandboxes() {
@@ -248,6 +254,10 @@ func interfaceNames(list []*iface) string {
 // its addresses. What a pod has changed in its own namespace is its own.
 func (a *Agent) mend(ctx context.Context, t *trace, e *entry, i *iface, there bool) error {
 	s, err := a.config.Ports.State(ctx, i.port.Name)
+	if err == nil && i.port.Device != "" {
+		s.Exists = s.Exists && s.Sandbox == i.port.Sandbox
+		there, err = a.mendDevice(ctx, i, there)
+	}
 	if err != nil || there && s.Exists && !i.port.Unfinished {
 		return err
 	}
@@ -271,6 +281,9 @@ func (a *Agent) mend(ctx context.Context, t *trace, e *entry, i *iface, there bo
 		return err
 	}
 	if err := a.discard(ctx, t, e, i); err != nil {
+		return err
+	}
+	if err := a.findAgain(i); err != nil {
 		return err
 	}
 	// After an error it has its port's name, and is not finished: the next time.

@@ -105,7 +105,7 @@ func TestCompareMakesWhole(t *testing.T) {
 	l := compared(t)
 	ports, _ := l.ports.List(t.Context())
 	for _, p := range ports {
-		if err := l.ports.Remove(t.Context(), p.Name); err != nil {
+		if err := l.ports.Remove(t.Context(), p.Name, ""); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -1,6 +1,7 @@
 package cni
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -51,10 +52,22 @@ type NetConf struct {
 	// it asks for; both empty: the default network's.
 	Definition string `json:"netAttachDefName"`
 	Topology   string `json:"topology"`
+	// DeviceID is the function that the interface is to have; Runtime's, which a runtime adds
+	// for plugins that declare the capability, comes before it.
+	DeviceID string        `json:"deviceID"`
+	Runtime  RuntimeConfig `json:"runtimeConfig"`
 	// ValidAttachments is what GC keeps. Nil: the key was absent, which is not the
 	// same as none being valid; runtimes write that as [] or as null.
 	ValidAttachments []ValidAttachment `json:"-"`
 }
+
+// RuntimeConfig is what is read of a configuration's runtimeConfig.
+type RuntimeConfig struct {
+	DeviceID string `json:"deviceID"`
+}
+
+// device that the caller names; "": none.
+func (c NetConf) device() string { return cmp.Or(c.Runtime.DeviceID, c.DeviceID) }
 
 // ValidAttachment names an attachment that a GC call keeps.
 type ValidAttachment struct {

@@ -122,6 +122,9 @@ func (a *Agent) free(e *entry) {
 	a.progress.forget(e.pod.UID)
 	a.tell(e.pod, "")
 	for _, i := range e.ifaces {
+		a.unfell(i)
+	}
+	for _, i := range e.ifaces {
 		if i.published {
 			a.leave(e.pod, e.ifaces, nil)
 			return

@@ -15,7 +15,10 @@ import (
 )
 
 // fourNetworks are those of a pod that selects "four": each with a subnet of this node's.
-type fourNetworks struct{ networks [4]cni.Network }
+type fourNetworks struct {
+	networks  [4]cni.Network
+	resources map[string]bool // definitions that name one
+}
 
 func newFourNetworks() (*fourNetworks, error) {
 	f := &fourNetworks{}
@@ -54,6 +57,9 @@ func (f *fourNetworks) Attach(w cni.Wish) (cni.Network, error) {
 	n, ok := f.Named(strings.TrimPrefix(w.Definition(), "shop/"))
 	if !ok {
 		return n, fmt.Errorf("no network of %s", w.Key)
+	}
+	if f.resources[w.Key] {
+		n.Resource = "example.org/soft"
 	}
 	return n, nil
 }

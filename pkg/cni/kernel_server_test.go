@@ -39,6 +39,8 @@ type serverConfig struct {
 	Plugins string // the directory of plugins of others; "": none are run
 	Durable bool   // the server has a journal, and net2 and net3 are shared networks
 	Kernel  bool   // the kernel datapath's settings: nothing concealed, checksums offloaded
+	// Devices that interfaces get, by KEY, or POD/KEY; their records are in the socket's directory.
+	Devices map[string]string
 }
 
 // serverMain is a server process. On stdin it reads commands: "bound NS/NAME",
@@ -94,6 +96,10 @@ func serve(sc serverConfig) error {
 	}
 	times := &stageTimes{times: make(map[string][]time.Duration)}
 	listen(&c, sc, times)
+	if c.Keeper, err = keeperOf(sc, ports); err != nil {
+		return err
+	}
+	c.Devices = chosen(sc.Devices)
 	agent, err := cni.New(c)
 	if err != nil {
 		return err

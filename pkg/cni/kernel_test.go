@@ -106,6 +106,9 @@ func startOVS(ds *daemons, dir string) error {
 	if err := syscall.Mount("ptt", "/run/netns", "tmpfs", 0, ""); err != nil {
 		return err
 	}
+	if err := mountSysfs(); err != nil {
+		return err
+	}
 	conf := filepath.Join(dir, "conf.db")
 	if out, err := ovsdbtest.Command("ovsdb-tool", "create", conf, ovsdbtest.Schema("vswitch")).CombinedOutput(); err != nil {
 		return fmt.Errorf("ovsdb-tool: %w: %s", err, out)

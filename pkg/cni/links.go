@@ -16,6 +16,7 @@ type Device struct {
 	MAC   net.HardwareAddr
 	MTU   int
 	Alias string // shown by ip link: whose it is
+	Given bool   // a function of a NIC, or a soft device, which was there before: Host is its representor
 }
 
 // deviceOf names the node's end after pod UID, interface and generation. A pair
@@ -42,7 +43,7 @@ type Endpoint struct {
 	Rank int
 }
 
-// Pair is a veth pair with both its ends.
+// Pair is a veth pair with both its ends, or a device's.
 type Pair struct {
 	Device
 	Endpoint

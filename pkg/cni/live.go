@@ -198,8 +198,8 @@ func (l *living) grant(ctx context.Context, w Wish) (*iface, error) {
 	switch {
 	case err != nil:
 		return nil, &unserved{err} // it is asked again when anything of networks changes
-	case n.Resource != "":
-		return nil, &unserved{fmt.Errorf("the definition needs a device of %s, and devices are allocated when a pod is admitted: delete the pod and create it anew with the network and the resource", n.Resource)}
+	case n.needsDevice():
+		return nil, &unserved{fmt.Errorf("the definition needs %s, and devices are allocated when a pod is admitted: delete the pod and create it anew with the network and the resource", n.needed())}
 	case w.DefaultRoute:
 		return nil, &unserved{errors.New("default-route is set when a sandbox is made: delete the pod and create it anew, or leave default-route out")}
 	}
@@ -300,6 +300,7 @@ func (a *Agent) take(ctx context.Context, t *trace, e *entry, i *iface) error {
 		return err
 	}
 	e.remove(i)
+	a.unfell(i)
 	a.progress.given(e.pod, e.granted(), true)
 	if i.published {
 		a.leave(e.pod, []*iface{i}, e.granted())

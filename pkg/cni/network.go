@@ -26,6 +26,8 @@ type Network struct {
 	Lease Chain
 	// Resource that a device of it is needed for, by the definition; "": none.
 	Resource string
+	Device   string // by the pod's annotation or the definition; "": none is named
+	Offload  string // of networks of ours: multus.OffloadRequire and so on; "": prefer
 }
 
 // Wish is one interface that a pod is to have.

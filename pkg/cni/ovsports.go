@@ -35,7 +35,7 @@ type OVSPorts struct {
 	client client.Client
 	bridge string
 
-	mu    sync.Mutex // guards bells
+	mu    sync.Mutex // guards bells, by interface and "" for what vswitchd has read
 	bells map[string]map[chan struct{}]bool
 }
 
@@ -46,7 +46,7 @@ func DialPorts(ctx context.Context, endpoint, bridge string) (*OVSPorts, error) 
 		endpoint = DefaultOVS
 	}
 	db, err := model.NewClientDBModel("Open_vSwitch", map[string]model.Model{
-		vswitch.InterfaceTable: &ovsInterface{}, vswitch.PortTable: &ovsPort{},
+		vswitch.InterfaceTable: &ovsInterface{}, vswitch.PortTable: &ovsPort{}, vswitch.OpenvSwitchTable: &ovsRoot{},
 	})
 	if err != nil {
 		return nil, err
@@ -64,9 +64,9 @@ func DialPorts(ctx context.Context, endpoint, bridge string) (*OVSPorts, error) 
 		AddFunc:    func(_ string, m model.Model) { p.ring(m) },
 		UpdateFunc: func(_ string, _, m model.Model) { p.ring(m) },
 	})
-	i, port := &ovsInterface{}, &ovsPort{}
+	i, port, root := &ovsInterface{}, &ovsPort{}, &ovsRoot{}
 	if _, err := c.Monitor(ctx, c.NewMonitor(client.WithTable(i, &i.Name, &i.ExternalIDs, &i.Ofport, &i.Error),
-		client.WithTable(port, &port.Name))); err != nil {
+		client.WithTable(port, &port.Name), client.WithTable(root, &root.CurCfg))); err != nil {
 		c.Close()
 		return nil, fmt.Errorf("monitoring the OVS database at %s: %w", endpoint, err)
 	}
@@ -94,7 +94,9 @@ func (p *OVSPorts) Ensure(ctx context.Context, ports ...Port) error {
 		return err
 	}
 	for _, port := range ports {
-		if _, err := p.row(ctx, port.Name); err == nil {
+		if there, err := p.occupied(ctx, port); err != nil {
+			return err
+		} else if there {
 			continue
 		}
 		ids, err := ovsdb.NewOvsMap(externalIDs(port))
@@ -143,14 +145,22 @@ func (p *OVSPorts) Finish(ctx context.Context, name string) error {
 }
 
 // Remove implements Ports.
-func (p *OVSPorts) Remove(ctx context.Context, name string) error {
+func (p *OVSPorts) Remove(ctx context.Context, name, sandbox string) error {
+	row, err := p.row(ctx, name)
+	if sandbox != "" && (err != nil || row.ExternalIDs[keySandbox] != sandbox) {
+		return ignoreNotFound(err)
+	}
 	uuids := []string{portUUID(name)}
 	// A port of ours under another UUID: of another release, or restored by hand.
 	port := &ovsPort{Name: name}
 	if err := p.client.Get(ctx, port); err == nil && port.UUID != uuids[0] {
 		uuids = append(uuids, port.UUID)
 	}
-	return p.transact(ctx, p.bridgePorts(ovsdb.MutateOperationDelete, uuids...))
+	remove := p.bridgePorts(ovsdb.MutateOperationDelete, uuids...)
+	if err != nil || row.ExternalIDs[keyDevice] == "" {
+		return p.transact(ctx, remove)
+	}
+	return p.unplug(ctx, name, sandbox, remove)
 }
 
 // transact commits the operations together. A mutation that met no row is an
@@ -160,15 +170,11 @@ func (p *OVSPorts) transact(ctx context.Context, ops ...ovsdb.Operation) error {
 	if err != nil {
 		return fmt.Errorf("OVS database: %w", err)
 	}
-	if errs, err := ovsdb.CheckOperationResults(results, ops); err != nil {
-		all := []error{err}
-		for _, e := range errs {
-			all = append(all, e)
-		}
-		return fmt.Errorf("OVS database: %w", errors.Join(all...))
+	if err := checked(results, ops); err != nil {
+		return err
 	}
 	for i, op := range ops {
-		if op.Op != ovsdb.OperationMutate || results[i].Count > 0 {
+		if op.Op != ovsdb.OperationMutate || op.Table == vswitch.OpenvSwitchTable || results[i].Count > 0 {
 			continue
 		}
 		if op.Table == vswitch.BridgeTable {
@@ -177,6 +183,19 @@ func (p *OVSPorts) transact(ctx context.Context, ops ...ovsdb.Operation) error {
 		return errors.New("OVS database: the interface's record is gone")
 	}
 	return nil
+}
+
+// checked is the errors of operations that failed.
+func checked(results []ovsdb.OperationResult, ops []ovsdb.Operation) error {
+	errs, err := ovsdb.CheckOperationResults(results, ops)
+	if err == nil {
+		return nil
+	}
+	all := []error{err}
+	for _, e := range errs {
+		all = append(all, e)
+	}
+	return fmt.Errorf("OVS database: %w", errors.Join(all...))
 }
 
 // List implements Ports.
@@ -278,13 +297,17 @@ func (p *OVSPorts) leave(name string, bell chan struct{}) {
 
 // ring wakes whoever waits for this interface; the waiter reads the row itself.
 func (p *OVSPorts) ring(m model.Model) {
-	i, ok := m.(*ovsInterface)
-	if !ok {
+	name := ""
+	switch m := m.(type) {
+	case *ovsInterface:
+		name = m.Name
+	case *ovsRoot:
+	default:
 		return
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for bell := range p.bells[i.Name] {
+	for bell := range p.bells[name] {
 		select {
 		case bell <- struct{}{}:
 		default:
@@ -305,7 +328,11 @@ func externalIDs(p Port) map[string]string {
 		keyNetwork: p.Network, keyNAD: p.Key,
 		keyOwner: owner(p), keyGeneration: strconv.Itoa(p.Generation),
 	}
-	for key, value := range map[string]string{keySandbox: p.Sandbox, keyNetns: p.Netns} {
+	encap := ""
+	if p.Encap.IsValid() {
+		encap = p.Encap.String()
+	}
+	for key, value := range map[string]string{keySandbox: p.Sandbox, keyNetns: p.Netns, keyDevice: p.Device, keyNetdev: p.Netdev, keyEncap: encap, keyFallback: p.Fallback} {
 		if value != "" {
 			m[key] = value
 		}
@@ -323,7 +350,9 @@ func portOf(i *ovsInterface) Port {
 	ids := i.ExternalIDs
 	p := Port{Name: i.Name, IfName: ids[keyPodIfName], Sandbox: ids[keySandbox], MAC: ids[keyMAC],
 		Key: ids[keyNAD], Network: ids[keyNetwork], Netns: ids[keyNetns],
-		Native: ids[keyNative] == "true", Unfinished: ids[keyUnfinished] == "true"}
+		Native: ids[keyNative] == "true", Unfinished: ids[keyUnfinished] == "true",
+		Device: ids[keyDevice], Netdev: ids[keyNetdev], Fallback: ids[keyFallback]}
+	p.Encap, _ = netip.ParseAddr(ids[keyEncap])
 	p.Pod.Namespace, p.Pod.Name, _ = splitLogicalPort(ids[keyIfaceID])
 	p.Pod.UID = ids[keyIfaceVer]
 	p.Generation, _ = strconv.Atoi(ids[keyGeneration])

@@ -21,6 +21,21 @@ type ovsPort struct {
 	Name string `ovsdb:"name"`
 }
 
+// ovsRoot is the database's one row: how far vswitchd has read it.
+type ovsRoot struct {
+	UUID   string `ovsdb:"_uuid"`
+	CurCfg int    `ovsdb:"cur_cfg"`
+}
+
+// CloneModel implements libovsdb's model.CloneableModel.
+func (r *ovsRoot) CloneModel() model.Model {
+	c := *r
+	return &c
+}
+
+// CloneModelInto implements libovsdb's model.CloneableModel.
+func (r *ovsRoot) CloneModelInto(to model.Model) { *to.(*ovsRoot) = *r }
+
 // CloneModel implements libovsdb's model.CloneableModel.
 func (i *ovsInterface) CloneModel() model.Model {
 	c := &ovsInterface{}

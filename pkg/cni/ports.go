@@ -11,7 +11,7 @@ import (
 
 // Port is the durable record of one attachment: an OVS port and its interface.
 type Port struct {
-	Name       string // of the host's end of the veth, and of port and interface
+	Name       string // of the host's end of the veth, or of the device's representor; and of port and interface
 	Pod        Pod    // only namespace, name and UID are recorded
 	Key        string // of the attachment: "default", or "namespace/nad[/index]"
 	Network    string // the logical network's name; "default"
@@ -23,6 +23,11 @@ type Port struct {
 	MAC        string
 	Addresses  []netip.Prefix
 	Generation int // which making of this attachment it is, from 0
+
+	Device   string     // whose representor it is; "": it is a veth's
+	Netdev   string     // the device's network device as the node knows it; "": none
+	Encap    netip.Addr // of the tunnels that its packets leave by; zero: the node's
+	Fallback string     // why the device is none of hardware, or there is none; "": nobody asked
 }
 
 // PortState is what OVS and OVN have made of a port.
@@ -38,12 +43,13 @@ type PortState struct {
 // Ports is the OVS side of attachments. OVSPorts implements it.
 type Ports interface {
 	// Ensure makes ports and interfaces, all in one transaction; nothing for those that
-	// exist.
+	// exist. A device's port that is somebody else's is an error.
 	Ensure(ctx context.Context, ports ...Port) error
 	// Finish notes that an unfinished port is whole.
 	Finish(ctx context.Context, name string) error
-	// Remove deletes port and interface; nothing when they are gone.
-	Remove(ctx context.Context, name string) error
+	// Remove deletes port and interface of a sandbox, of any for ""; nothing when they are
+	// gone, or another sandbox's.
+	Remove(ctx context.Context, name, sandbox string) error
 	// List returns every attachment's port, by name.
 	List(ctx context.Context) ([]Port, error)
 	// WaitInstalled returns when ovn-controller has installed the port's flows. Its
@@ -69,6 +75,10 @@ const (
 	keyNetns      = "portolan/netns"
 	keyNative     = "portolan/native"
 	keyUnfinished = "portolan/unfinished"
+	keyDevice     = "portolan/device"
+	keyFallback   = "portolan/fallback"
+	keyNetdev     = "vf-netdev-name"
+	keyEncap      = "encap-ip"
 	keyInstalled  = "ovn-installed"
 	keySince      = "ovn-installed-ts" // milliseconds since 1970
 )

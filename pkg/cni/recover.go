@@ -23,6 +23,7 @@ import (
 // veths without a record, are removed. An address is kept while the pod is, or
 // while its sandbox is; those of others rest anew, as far as the journal knows them.
 func (a *Agent) Recover(ctx context.Context, pods []Pod, known []Attachment) error {
+	a.repairDevices(ctx)
 	ports, err := a.config.Ports.List(ctx)
 	if err != nil {
 		return err
@@ -41,10 +42,7 @@ func (a *Agent) Recover(ctx context.Context, pods []Pod, known []Attachment) err
 	}
 	// Should a pod have two records, the one in use is kept.
 	slices.SortStableFunc(ports, func(a, b Port) int { return cmp.Compare(b.Sandbox, a.Sandbox) })
-	there := make(map[string]bool, len(devices))
-	for _, d := range devices {
-		there[d] = true
-	}
+	there := a.there(devices, ports)
 	var errs []error
 	kept := make(map[string]bool, len(ports))
 	for _, p := range ports {
@@ -74,6 +72,9 @@ func (a *Agent) Recover(ctx context.Context, pods []Pod, known []Attachment) err
 			a.repaired(Repair{What: RepairedDevice, Message: fmt.Sprintf("the veth pair %s had no OVS port: removed", d)})
 		}
 		errs = append(errs, err)
+	}
+	if err := a.releaseStrangers(ctx); err != nil {
+		a.log.Error("devices of nobody are not the node's yet", "err", err)
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("taking up the attachments of an earlier run: %w", err)
@@ -145,11 +146,7 @@ func (a *Agent) restore(ctx context.Context, p Port, live map[string]Pod, device
 	if keep {
 		return true, nil
 	}
-	// The veth first: the record must not be lost before what it describes.
-	if err := a.config.Links.Delete(p.Name); err != nil {
-		return false, err
-	}
-	if err := a.config.Ports.Remove(ctx, p.Name); err != nil {
+	if err := a.remove(ctx, p); err != nil {
 		return false, err
 	}
 	a.repaired(Repair{RepairedPort, p.Pod, fmt.Sprintf("the OVS port %s (interface %s, sandbox %.12s) was left by a sandbox that is gone: removed", p.Name, p.IfName, p.Sandbox)})
@@ -220,6 +217,7 @@ func (a *Agent) lookupPort(uid, key string) string {
 func (a *Agent) adopt(e *entry, i *iface, p Port) {
 	i.port = p
 	i.port.Pod, i.port.Sandbox = e.pod, ""
+	a.adoptDevice(i)
 	a.takes(p.Name, e.pod.UID)
 	a.setOwner(e, i, p.Sandbox)
 }

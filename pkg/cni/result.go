@@ -12,7 +12,7 @@ import (
 // Result is what a successful ADD says; it is rendered in the version asked for.
 type Result struct {
 	Host      ResultInterface // the node's end
-	Pod       ResultInterface
+	Pod       ResultInterface // zero: a program drives the function, and there is no interface
 	Addresses []netip.Prefix
 	Gateways  []netip.Addr
 	Routes    []Route
@@ -24,22 +24,20 @@ type ResultInterface struct {
 	MAC     string `json:"mac,omitempty"`
 	MTU     int    `json:"mtu,omitempty"` // from CNI 1.1.0 on
 	Sandbox string `json:"sandbox,omitempty"`
+	PCI     string `json:"pciID,omitempty"` // of a function; from CNI 1.1.0 on
 }
 
 type resultIP struct {
 	Version   string       `json:"version,omitempty"` // "4" or "6", up to CNI 0.4.0
 	Address   netip.Prefix `json:"address"`
 	Gateway   *netip.Addr  `json:"gateway,omitempty"`
-	Interface int          `json:"interface"`
+	Interface *int         `json:"interface,omitempty"`
 }
 
 type resultRoute struct {
 	Dst netip.Prefix `json:"dst"`
 	GW  netip.Addr   `json:"gw,omitzero"`
 }
-
-// podInterface is the index of the pod's end in the list of interfaces.
-const podInterface = 1
 
 // DefaultVersion is of a configuration that names none: the specification's is 0.1.0,
 // which nobody means.
@@ -53,15 +51,23 @@ func (r *Result) Encode(version string) ([]byte, error) {
 		IPs        []resultIP        `json:"ips"`
 		Routes     []resultRoute     `json:"routes,omitempty"`
 		DNS        struct{}          `json:"dns"`
-	}{CNIVersion: version, Interfaces: []ResultInterface{r.Host, r.Pod}}
+	}{CNIVersion: version, Interfaces: []ResultInterface{r.Host}}
+	var index *int
+	if r.Pod.Name != "" {
+		out.Interfaces = append(out.Interfaces, r.Pod)
+		index = new(int)
+		*index = len(out.Interfaces) - 1
+	}
 	if version == "" {
 		out.CNIVersion = DefaultVersion
 	}
 	if version != "1.1.0" {
-		out.Interfaces[0].MTU, out.Interfaces[1].MTU = 0, 0
+		for n := range out.Interfaces {
+			out.Interfaces[n].MTU, out.Interfaces[n].PCI = 0, ""
+		}
 	}
 	for _, a := range r.Addresses {
-		ip := resultIP{Address: a, Interface: podInterface}
+		ip := resultIP{Address: a, Interface: index}
 		if strings.HasPrefix(out.CNIVersion, "0.") {
 			ip.Version = "6"
 			if a.Addr().Is4() {

@@ -15,23 +15,28 @@ import (
 // values of a metric and part of error messages: renaming one is a change that
 // users see.
 const (
-	StageWaitTurn    = "wait-turn"
-	StageFindPod     = "find-pod"
-	StageWaitNetwork = "wait-network"
-	StageVerify      = "verify"
-	StageAllocate    = "allocate"
-	StageCreateVeth  = "create-veth"
-	StageCreatePort  = "create-port"
-	StageConfigure   = "configure"
-	StageInstalled   = "wait-installed"
-	StageAnnounce    = "announce"
-	StageRunPlugins  = "run-plugins"
-	StageAnswer      = "answer"
-	StageUndoPlugins = "undo-plugins"
-	StageRemoveVeth  = "remove-veth"
-	StageRemovePort  = "remove-port"
-	StageFlush       = "flush-connections"
-	StageFreeAddress = "free-address"
+	StageWaitTurn     = "wait-turn"
+	StageFindPod      = "find-pod"
+	StageWaitNetwork  = "wait-network"
+	StageVerify       = "verify"
+	StageChooseDevice = "choose-device"
+	StageAllocate     = "allocate"
+	StageTakeDevice   = "take-device"
+	StageCreateVeth   = "create-veth"
+	StageCreatePort   = "create-port"
+	StageConfigure    = "configure"
+	StageRaiseDevice  = "raise-device"
+	StageInstalled    = "wait-installed"
+	StageAnnounce     = "announce"
+	StageCommitDevice = "commit-device"
+	StageRunPlugins   = "run-plugins"
+	StageAnswer       = "answer"
+	StageUndoPlugins  = "undo-plugins"
+	StageReturnDevice = "return-device"
+	StageRemoveVeth   = "remove-veth"
+	StageRemovePort   = "remove-port"
+	StageFlush        = "flush-connections"
+	StageFreeAddress  = "free-address"
 )
 
 // advice says, for a stage that failed, what to look at. %[1]s is the OVS port.
@@ -54,6 +59,10 @@ func advice(stage, port string) string {
 		return "look at ovs-vsctl list Interface " + port + ", at ovn-controller's log, and at portolan status on this node"
 	case StageRunPlugins, StageUndoPlugins:
 		return "look at the definition that is named, and at what its plugin says; portolan-node runs it in the node's plugin directory"
+	case StageChooseDevice:
+		return "look at the pod's requests and the definition's annotation k8s.v1.cni.cncf.io/resourceName, and at kubectl get devicepools"
+	case StageTakeDevice, StageRaiseDevice, StageCommitDevice, StageReturnDevice:
+		return "look at ip -d link show " + port + " on the node, at the kernel's log for what the driver says, and at the device's record in /var/lib/portolan/devices"
 	case StageFlush:
 		return "look at ovs-vswitchd in the ovs-node pod: ovs-appctl dpctl/dump-conntrack; the address is not given again before its connections are gone"
 	case StageConfigure, StageAnnounce, StageVerify:

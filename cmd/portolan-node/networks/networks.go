@@ -16,6 +16,7 @@
 package networks
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -276,6 +277,7 @@ func (n *Networks) Attach(wish cni.Wish) (cni.Network, error) {
 	}
 	out := n.answer(w)
 	out.Chain, out.Resource = chain, a.Resource
+	out.Device, out.Offload = cmp.Or(a.Device, a.Config.DeviceID), a.Config.Offload
 	out.Lease, err = leaseOf(a)
 	return out, err
 }

@@ -80,10 +80,10 @@ func (p *Ports) Finish(_ context.Context, name string) error {
 }
 
 // Remove implements cni.Ports.
-func (p *Ports) Remove(_ context.Context, name string) error {
+func (p *Ports) Remove(_ context.Context, name, sandbox string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.fail == nil {
+	if p.fail == nil && (sandbox == "" || p.ports[name].Sandbox == sandbox) {
 		delete(p.ports, name)
 	}
 	return p.fail
