@@ -124,6 +124,10 @@ func networksOf(ctx context.Context, c *cni.Config, sc serverConfig) (*fourNetwo
 		return nil, err
 	}
 	c.Networks = networks
+	networks.resources = map[string]bool{}
+	for key := range sc.Devices {
+		networks.resources[key] = true
+	}
 	if sc.Durable {
 		dir := filepath.Dir(sc.Socket)
 		journal, err := cni.OpenJournal(filepath.Join(dir, "journal"), slog.Default())
