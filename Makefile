@@ -237,11 +237,12 @@ e2e-multinet: ## several networks in labs of every kind: zones × families × Mu
 
 # What of the tests' names follows TestDebian or TestOwn.
 ONLY ?=
+OFFLOAD_TIMEOUT ?= 40m
 
 .PHONY: e2e-offload
 e2e-offload: deps guest ## SR-IOV and offload on other kernels, in virtual machines; the own kernel's part once make guest-kernel was run; ONLY=IGB/VLAN chooses; root
 	bin/guest build
-	$(GOTEST) -timeout 40m ./e2e/offload -guest "$(CURDIR)/bin/guest" -only '$(ONLY)'
+	$(GOTEST) -timeout $(OFFLOAD_TIMEOUT) ./e2e/offload -guest "$(CURDIR)/bin/guest" -only '$(ONLY)'
 
 .PHONY: e2e-global-ha
 e2e-global-ha: ## the lab as one zone with three database servers: followers, leaders and the controller killed
@@ -276,6 +277,7 @@ test: stage ## everything that CI runs; root
 		'fuzz      12m $(MAKE) --no-print-directory fuzz JSON=1' \
 		'databases 10m $(MAKE) --no-print-directory databases JSON=1' \
 		'kernel     8m $(MAKE) --no-print-directory kernel JSON=1' \
+		'offload   12m $(MAKE) --no-print-directory e2e SUITE=offload OFFLOAD_TIMEOUT=11m JSON=1' \
 		'lab       35m $(MAKE) --no-print-directory e2e JSON=1' \
 		'apiserver  3m $(MAKE) --no-print-directory apiserver JSON=1' \
 		'dual       8m $(MAKE) --no-print-directory e2e-dual JSON=1' \
@@ -285,6 +287,7 @@ test: stage ## everything that CI runs; root
 .PHONY: test-full
 test-full: stage ## test, then every suite of the lab and a long fuzz; hours
 	@bin/stage \
+		'own-kernel 1h $(MAKE) --no-print-directory guest-kernel' \
 		'test      80m $(MAKE) --no-print-directory test' \
 		'fuzz       1h $(MAKE) --no-print-directory fuzz GUIDED=all FUZZTIME=1000000x FUZZTIME_SLOW=50000x JSON=1' \
 		'soup       1h $(MAKE) --no-print-directory soup JSON=1' \
