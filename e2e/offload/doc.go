@@ -4,7 +4,7 @@
 //
 //	suite (build tag guest) ──go test -c──> suite.test ──bin/guest run──> tests in a guest
 //	                                                                         │ test2json
-//	TestGuest of this package <── each as a subtest, with its output ────────┘
+//	TestGuestDebian, TestGuestOwn <── each as a subtest, with its output ──────┘
 //
 // rig makes what the tests in the guest stand on. kernel.config and
 // netdevsim-offload.patch make the own kernel; the patch is the one file of the

@@ -20,29 +20,28 @@ var (
 	only         = flag.String("only", "", "run tests in the guest whose names match, as go test -run takes it: without TestDebian and TestOwn")
 )
 
-// kernels are those of bin/guest, each with how the names of its tests begin.
-var kernels = []struct{ name, prefix string }{{"debian", "TestDebian"}, {"own", "TestOwn"}}
-
 // margin is kept of the test's own deadline, to end guests and tell why.
 const margin = 20 * time.Second
 
-// TestGuest boots a guest for each kernel and runs the tests of package suite in it.
-func TestGuest(t *testing.T) {
+// TestGuestDebian runs the tests of package suite that are for Debian's kernel.
+func TestGuestDebian(t *testing.T) { inGuest(t, "debian", "TestDebian") }
+
+// TestGuestOwn runs those for the kernel of our own configuration, where that is
+// built. They are tests of their own, so that one is run again without the other.
+func TestGuestOwn(t *testing.T) { inGuest(t, "own", "TestOwn") }
+
+// inGuest boots a guest with a kernel and runs the tests in it whose names begin so.
+func inGuest(t *testing.T, kernel, prefix string) {
 	if *guestProgram == "" {
 		t.Skip("needs the program that runs guests: make e2e SUITE=offload")
 	}
-	dir := t.TempDir()
-	suite := compile(t, dir)
-	for _, k := range kernels {
-		t.Run(k.name, func(t *testing.T) {
-			if k.name == "own" {
-				if out, err := exec.Command(*guestProgram, "kernel", "--cached").CombinedOutput(); err != nil {
-					t.Skipf("%s", strings.TrimSpace(string(out)))
-				}
-			}
-			inGuest(t, k.name, dir, suite, "-test.run=^"+k.prefix+*only)
-		})
+	if kernel == "own" {
+		if out, err := exec.Command(*guestProgram, "kernel", "--cached").CombinedOutput(); err != nil {
+			t.Skipf("%s", strings.TrimSpace(string(out)))
+		}
 	}
+	dir := t.TempDir()
+	runSuite(t, kernel, dir, compile(t, dir), "-test.run=^"+prefix+*only)
 }
 
 // compile builds the tests and Portolan's programs, static, into dir.
@@ -71,8 +70,8 @@ func compile(t *testing.T, dir string) (suite string) {
 	return suite
 }
 
-// inGuest runs the suite in a guest and replays what it tells.
-func inGuest(t *testing.T, kernel, dir, suite, which string) {
+// runSuite runs the suite in a guest and replays what it tells.
+func runSuite(t *testing.T, kernel, dir, suite, which string) {
 	ctx, cancel := t.Context(), context.CancelFunc(func() {})
 	if deadline, ok := t.Deadline(); ok {
 		ctx, cancel = context.WithDeadline(ctx, deadline.Add(-margin))
