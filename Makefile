@@ -195,6 +195,8 @@ ifeq ($(SUITE),multinet)
 e2e: e2e-multinet
 else ifeq ($(SUITE),offload)
 e2e: e2e-offload
+else ifeq ($(SUITE),hardware)
+e2e: e2e-hardware
 else
 e2e: lab ## the lab, once: up, the suites E2E (the matrix, bad input, faults, networks), down; SUITE=multinet: that suite in labs of every kind; SUITE=offload: virtual machines
 	@trap 'bin/lab down' EXIT; \
@@ -243,6 +245,11 @@ OFFLOAD_TIMEOUT ?= 40m
 e2e-offload: deps guest ## SR-IOV and offload on other kernels, in virtual machines; the own kernel's part once make guest-kernel was run; ONLY=IGB/VLAN chooses; root
 	bin/guest build
 	$(GOTEST) -timeout $(OFFLOAD_TIMEOUT) ./e2e/offload -guest "$(CURDIR)/bin/guest" -only '$(ONLY)'
+
+.PHONY: e2e-hardware
+e2e-hardware: build ovn-root ## on a machine with a real NIC: NIC=ens1f0 or its PCI address is put into switchdev mode, two functions are attached, a table says what it moves itself; then all is as before; FORCE=1: also a NIC in use; root
+	@CGO_ENABLED=0 go build -trimpath -o bin/ ./e2e/hardware
+	@bin/hardware -nic '$(NIC)' $(if $(FORCE),-force) -ovn-root $(PORTOLAN_OVN_ROOT) -bin bin
 
 .PHONY: e2e-global-ha
 e2e-global-ha: ## the lab as one zone with three database servers: followers, leaders and the controller killed

@@ -50,7 +50,7 @@ func compile(t *testing.T, dir string) (suite string) {
 	suite = filepath.Join(dir, "suite.test")
 	for _, argv := range [][]string{
 		{"go", "test", "-c", "-tags", "guest", "-ldflags", "-s -w", "-o", suite, "./suite"},
-		{"go", "build", "-ldflags", "-s -w", "-o", dir + "/", "../../cmd/portolan-node", "../../cmd/portolan-cni"},
+		{"go", "build", "-ldflags", "-s -w", "-o", dir + "/", "../../cmd/portolan", "../../cmd/portolan-node", "../../cmd/portolan-cni", "../hardware"},
 	} {
 		cmd := exec.Command(argv[0], argv[1:]...)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")

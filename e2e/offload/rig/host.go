@@ -54,11 +54,27 @@ sleep infinity & wait`
 
 // Host makes a host. shares are directories of the guest that it sees, too.
 func (l *Lab) Host(name string, shares ...string) *Host {
+	l.t.Helper()
+	return l.host(name, unix.CLONE_NEWNET, shares)
+}
+
+// Machine makes a host whose network namespace is the guest's own: there PCI NICs make
+// their functions. A guest has one at a time.
+func (l *Lab) Machine(name string, shares ...string) *Host {
+	l.t.Helper()
+	h := l.host(name, 0, shares)
+	l.t.Cleanup(func() { // the kernel's datapath would outlive it
+		_, _ = h.Try("ovs-appctl", "-t", "ovs-vswitchd", "exit", "--cleanup")
+	})
+	return h
+}
+
+func (l *Lab) host(name string, network uintptr, shares []string) *Host {
 	t := l.t
 	t.Helper()
 	cmd := exec.Command("sh", "-c", boot)
 	cmd.Env = append(os.Environ(), "NAME="+name, "SHARES="+strings.Join(shares, " "))
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWUTS}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: network | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWUTS}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

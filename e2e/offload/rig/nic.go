@@ -32,18 +32,31 @@ const players, farEnds = 100, 200
 // guest, below 100.
 func (h *Host) NewNIC(id, vfs int) *NIC {
 	h.t().Helper()
+	n := h.BareNIC(id)
+	h.Sh(fmt.Sprintf("echo %d > /sys/bus/netdevsim/devices/netdevsim%d/sriov_numvfs", vfs, id))
+	n.Players(vfs)
+	return n
+}
+
+// BareNIC makes a NIC without functions, for a test of who makes them.
+func (h *Host) BareNIC(id int) *NIC {
+	h.t().Helper()
 	if _, err := os.Stat("/sys/bus/netdevsim/link_device"); err != nil {
 		h.t().Fatalf("no netdevsim here: this needs the own kernel (bin/guest run --kernel own): %v", err)
 	}
 	n := &NIC{Host: h, ID: id}
 	h.newDevice(id, 1)
 	n.PF = h.devicePorts(id)[0]
-	h.Sh(fmt.Sprintf("echo %d > /sys/bus/netdevsim/devices/netdevsim%d/sriov_numvfs", vfs, id))
-	h.newDevice(id+players, vfs)
-	for i, name := range h.devicePorts(id + players) {
+	return n
+}
+
+// Players makes the devices that play the virtual functions.
+func (n *NIC) Players(vfs int) {
+	n.Host.t().Helper()
+	n.Host.newDevice(n.ID+players, vfs)
+	for i, name := range n.Host.devicePorts(n.ID + players) {
 		n.VFs = append(n.VFs, VF{Index: i, Netdev: name})
 	}
-	return n
 }
 
 // newDevice makes a netdevsim in the host's network namespace, until the test ends.
@@ -100,19 +113,34 @@ func (n *NIC) Switchdev() {
 	h := n.Host
 	h.t().Helper()
 	n.SetMode("switchdev")
-	reps := n.Representors()
-	for i := range n.VFs {
-		vf := &n.VFs[i]
-		name, ok := reps[i]
-		if !ok {
-			h.t().Fatalf("VF %d has no representor; there are %v", i, reps)
-		}
-		vf.Rep = name
-		link(h, vf.Rep, h, vf.Netdev)
+	n.Play()
+	for _, vf := range n.VFs {
 		h.Run("ethtool", "-K", vf.Rep, "hw-tc-offload", "on")
 		h.Run("ip", "link", "set", vf.Rep, "up")
 	}
 }
+
+// Play links representors, which whoever has set mode switchdev has made, with what
+// plays their VFs.
+func (n *NIC) Play() {
+	n.Host.t().Helper()
+	reps := n.Representors()
+	if len(n.VFs) == 0 {
+		n.Players(len(reps))
+	}
+	for i := range n.VFs {
+		vf := &n.VFs[i]
+		name, ok := reps[i]
+		if !ok {
+			n.Host.t().Fatalf("VF %d has no representor; there are %v", i, reps)
+		}
+		vf.Rep = name
+		link(n.Host, vf.Rep, n.Host, vf.Netdev)
+	}
+}
+
+// VFID is a VF's id, as sriov.Inventory has it.
+func (n *NIC) VFID(i int) string { return fmt.Sprintf("netdevsim%d.vf%d", n.ID, i) }
 
 // Representors are the netdevs of the VFs' representors, by VF: those with the
 // NIC's switch id and a port name pf0vfN.

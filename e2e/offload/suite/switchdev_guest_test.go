@@ -92,13 +92,7 @@ func TestOwnOffload(t *testing.T) {
 			}
 			return nil
 		})
-		rig.Wait(t, "the connection in a driver", func() error {
-			table := h.Run("conntrack", "-L", "-p", "tcp")
-			if !strings.Contains(table, "[HW_OFFLOAD]") {
-				return fmt.Errorf("conntrack -L: %s", table)
-			}
-			return nil
-		})
+		inDriver(t, h)
 	})
 }
 
