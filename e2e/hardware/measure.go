@@ -15,8 +15,17 @@ import (
 // functions that the run needs: one for each pod.
 const functions = 2
 
-// measure does everything between the NIC as it was and the NIC as it was. Its error is
-// of what has kept the table from being complete.
+// session is a run between the NIC as it was and the NIC as it was.
+type session struct {
+	*machine
+	c  config
+	n  *node
+	pf sriov.PF
+	t  *table
+}
+
+// measure does everything in between. Its error is of what has kept the table from
+// being complete.
 func (m *machine) measure(ctx context.Context, c config, pf sriov.PF, t *table) (err error) {
 	n, err := newNode(c)
 	if n != nil {
@@ -39,35 +48,36 @@ func (m *machine) measure(ctx context.Context, c config, pf sriov.PF, t *table) 
 	if err := declare(poolFile(pf, functions, sriov.Switchdev)); err != nil {
 		return err
 	}
-	if err := m.configured(ctx, n, pf, t); err != nil {
+	s := &session{m, c, n, pf, t}
+	if err := s.configured(ctx); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, m.detach(n, pods, t)) }()
+	defer func() { err = errors.Join(err, s.detach(pods)) }()
 	for i := range pods {
-		if err := m.attach(ctx, n, pf, i, &pods[i], t); err != nil {
+		if err := s.attach(ctx, i, &pods[i]); err != nil {
 			return err
 		}
 	}
-	return m.traffic(ctx, c, n, pods, t)
+	return s.traffic(ctx, pods)
 }
 
 // configured waits until the pool has made the NIC what it asks for.
-func (m *machine) configured(ctx context.Context, n *node, pf sriov.PF, t *table) error {
+func (s *session) configured(ctx context.Context) error {
 	begun := time.Now()
-	err := n.wait(ctx, "the DevicePool to make the NIC switchdev with functions", func() error {
-		now, err := m.inventory.PF(pf.Bus, pf.ID)
+	err := s.n.wait(ctx, "the DevicePool to make the NIC switchdev with functions", func() error {
+		now, err := s.inventory.PF(s.pf.Bus, s.pf.ID)
 		if err != nil {
 			return err
 		}
 		if now.Mode != sriov.Switchdev || now.VFs != functions {
 			return fmt.Errorf("mode %s, %d VFs", now.Mode, now.VFs)
 		}
-		ids, err := m.inventory.VFs(now)
+		ids, err := s.inventory.VFs(now)
 		if err != nil {
 			return err
 		}
 		for _, id := range ids {
-			d, err := m.inventory.Resolve(id)
+			d, err := s.inventory.Resolve(id)
 			if err := errors.Join(err, d.Fault()); err != nil {
 				return err
 			}
@@ -78,38 +88,38 @@ func (m *machine) configured(ctx context.Context, n *node, pf sriov.PF, t *table
 		return nil
 	})
 	if err != nil {
-		t.add(false, "DevicePool: switchdev, functions", "%v", err)
+		s.t.add(false, "DevicePool: switchdev, functions", "%v", err)
 		return err
 	}
-	t.add(true, "DevicePool: switchdev, functions", "%d VFs after %s", functions, short(time.Since(begun)))
+	s.t.add(true, "DevicePool: switchdev, functions", "%d VFs after %s", functions, short(time.Since(begun)))
 	return nil
 }
 
 // attach gives a pod a function.
-func (m *machine) attach(ctx context.Context, n *node, pf sriov.PF, i int, p *pod, t *table) error {
-	now, err := m.inventory.PF(pf.Bus, pf.ID)
+func (s *session) attach(ctx context.Context, i int, p *pod) error {
+	now, err := s.inventory.PF(s.pf.Bus, s.pf.ID)
 	if err != nil {
 		return err
 	}
-	ids, err := m.inventory.VFs(now)
+	ids, err := s.inventory.VFs(now)
 	if err != nil {
 		return err
 	}
 	begun := time.Now()
-	d, err := m.inventory.Resolve(ids[i])
+	d, err := s.inventory.Resolve(ids[i])
 	if err != nil {
 		return err
 	}
-	t.add(true, "resolve "+ids[i], "representor %s in %s", d.Representor, short(time.Since(begun)))
-	p.device, p.representor, p.netns = d.ID, d.Representor, n.path("run/netns/"+p.name)
-	if _, err := n.run(ctx, "ip", "netns", "add", p.name); err != nil {
+	s.t.add(true, "resolve "+ids[i], "representor %s in %s", d.Representor, short(time.Since(begun)))
+	p.device, p.representor, p.netns = d.ID, d.Representor, s.n.path("run/netns/"+p.name)
+	if _, err := s.n.run(ctx, "ip", "netns", "add", p.name); err != nil {
 		return err
 	}
 	begun = time.Now()
-	said, err := n.cni(ctx, "ADD", p.name, p.device)
+	said, err := s.n.cni(ctx, "ADD", p.name, p.device)
 	if err != nil {
-		err = fmt.Errorf("%w%s", err, n.tail("run/agent.log"))
-		t.add(false, "attach "+p.name, "%v", err)
+		err = fmt.Errorf("%w%s", err, s.n.tail("run/agent.log"))
+		s.t.add(false, "attach "+p.name, "%v", err)
 		return err
 	}
 	var result struct {
@@ -123,21 +133,21 @@ func (m *machine) attach(ctx context.Context, n *node, pf sriov.PF, i int, p *po
 		return err
 	}
 	p.addr = prefix.Addr()
-	t.add(true, "attach "+p.name, "%s is %s in %s", p.device, p.addr, short(time.Since(begun)))
+	s.t.add(true, "attach "+p.name, "%s is %s in %s", p.device, p.addr, short(time.Since(begun)))
 	return nil
 }
 
 // traffic sends between the pods, and looks where the packets are moved.
-func (m *machine) traffic(ctx context.Context, c config, n *node, pods []pod, t *table) error {
-	s, err := dialTCP(pods[0], pods[1])
+func (s *session) traffic(ctx context.Context, pods []pod) error {
+	stream, err := dialTCP(pods[0], pods[1])
 	if err != nil {
-		t.add(false, "first packet", "%v", err)
+		s.t.add(false, "first packet", "%v", err)
 		return err
 	}
-	defer s.close()
-	t.add(true, "first packet", "a TCP connection in %s", short(s.first))
+	defer stream.close()
+	s.t.add(true, "first packet", "a TCP connection in %s", short(stream.first))
 	// The first packets make the flows: what counts begins when they are there.
-	if _, err := s.send(c.seconds); err != nil {
+	if _, err := stream.send(s.c.seconds); err != nil {
 		return err
 	}
 	var watched []*golden
@@ -153,26 +163,26 @@ func (m *machine) traffic(ctx context.Context, c config, n *node, pods []pod, t 
 	var reports []offload.InterfaceReport
 	go func() { // ends within the time of the question
 		var err error
-		reports, err = n.told(ctx, c.seconds)
+		reports, err = s.n.told(ctx, s.c.seconds)
 		told <- err
 	}()
-	bytes, err := s.send(c.seconds + 2*time.Second)
+	bytes, err := stream.send(s.c.seconds + 2*time.Second)
 	if err := errors.Join(err, <-told); err != nil {
 		return err
 	}
 	took := time.Since(begun)
-	t.add(bytes > 0, "TCP", "%.1f Mbit/s", float64(bytes)*8/1e6/took.Seconds())
+	s.t.add(bytes > 0, "TCP", "%.1f Mbit/s", float64(bytes)*8/1e6/took.Seconds())
 	for i, p := range pods {
 		seen := watched[i].stop()
 		// A segment is 64 kB at most: fewer packets than this cannot have been moved.
-		t.add(seen == 0, "golden test of "+p.name, "%d packets of the flow seen at %s, of at least %d", seen, p.representor, bytes/65536)
+		s.t.add(seen == 0, "golden test of "+p.name, "%d packets of the flow seen at %s, of at least %d", seen, p.representor, bytes/65536)
 	}
-	t.flows(reports)
-	sent, back, err := udp(pods[0], pods[1], c.seconds)
+	s.t.flows(reports)
+	sent, back, err := udp(pods[0], pods[1], s.c.seconds)
 	if err != nil {
 		return err
 	}
-	t.add(back*100 >= sent*99, "UDP", "%d of %d datagrams came back", back, sent)
+	s.t.add(back*100 >= sent*99, "UDP", "%d of %d datagrams came back", back, sent)
 	return nil
 }
 
@@ -213,7 +223,7 @@ func (t *table) flows(reports []offload.InterfaceReport) {
 }
 
 // detach takes the functions back.
-func (m *machine) detach(n *node, pods []pod, t *table) error {
+func (s *session) detach(pods []pod) error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	var errs []error
@@ -222,20 +232,20 @@ func (m *machine) detach(n *node, pods []pod, t *table) error {
 			continue
 		}
 		begun := time.Now()
-		if _, err := n.cni(ctx, "DEL", p.name, p.device); err != nil {
-			t.add(false, "detach "+p.name, "%v", err)
+		if _, err := s.n.cni(ctx, "DEL", p.name, p.device); err != nil {
+			s.t.add(false, "detach "+p.name, "%v", err)
 			errs = append(errs, err)
 			continue
 		}
 		took := time.Since(begun)
-		d, err := m.inventory.Resolve(p.device)
+		d, err := s.inventory.Resolve(p.device)
 		switch {
 		case err != nil:
-			t.add(false, "detach "+p.name, "%v", err)
+			s.t.add(false, "detach "+p.name, "%v", err)
 		case d.Netdev == "":
-			t.add(false, "detach "+p.name, "its network device is not back after %s", short(took))
+			s.t.add(false, "detach "+p.name, "its network device is not back after %s", short(took))
 		default:
-			t.add(true, "detach "+p.name, "%s is back after %s", d.Netdev, short(took))
+			s.t.add(true, "detach "+p.name, "%s is back after %s", d.Netdev, short(took))
 		}
 	}
 	return errors.Join(errs...)

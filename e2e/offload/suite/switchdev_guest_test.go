@@ -96,6 +96,18 @@ func TestOwnOffload(t *testing.T) {
 	})
 }
 
+// inDriver waits until a connection is in a driver.
+func inDriver(t *testing.T, h *rig.Host) {
+	t.Helper()
+	rig.Wait(t, "the connection in a driver", func() error {
+		table := h.Run("conntrack", "-L", "-p", "tcp")
+		if !strings.Contains(table, "[HW_OFFLOAD]") {
+			return fmt.Errorf("conntrack -L: %s", table)
+		}
+		return nil
+	})
+}
+
 // podOn makes a pod 10.1.0.1i.
 func podOn(h *rig.Host, name string, i int) *rig.Pod {
 	return h.NewPod(name, fmt.Sprintf("10.1.0.1%d/24", i), fmt.Sprintf("02:00:00:00:00:1%d", i))
