@@ -44,7 +44,9 @@ func TestTableAndExitCode(t *testing.T) {
 		{Attached: offload.Attached{Pod: "default/west", Port: "eth3"}, Verdict: offload.InSoftware, Reasons: []offload.Counted{{Reason: offload.Reason{Code: offload.FeatureOff}}}},
 	})
 	var out strings.Builder
-	table.print(&out)
+	if err := table.print(&out); err != nil {
+		t.Fatal(err)
+	}
 	for _, want := range []string{"ok      offloaded:yes of default/east", "FAILED  offloaded:yes of default/west", "why not: feature-off", "no filter at eth3"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %q in:\n%s", want, out.String())

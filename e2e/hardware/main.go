@@ -70,10 +70,10 @@ func run(ctx context.Context, c config) (err error) {
 	measured := m.measure(ctx, c, pf, t)
 	// Whatever has happened, and also after an interrupt: as it was.
 	restored := m.restore(pf, before, t)
-	t.print(c.out)
+	printed := t.print(c.out)
 	switch {
-	case measured != nil || restored != nil:
-		return errors.Join(measured, restored)
+	case measured != nil || restored != nil || printed != nil:
+		return errors.Join(measured, restored, printed)
 	case t.failed():
 		return errTable
 	}

@@ -29,7 +29,7 @@ func (t *table) failed() bool {
 	return false
 }
 
-func (t *table) print(w io.Writer) {
+func (t *table) print(w io.Writer) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, r := range t.rows {
 		verdict := "ok"
@@ -38,5 +38,5 @@ func (t *table) print(w io.Writer) {
 		}
 		fmt.Fprintf(tw, "%s\t%s\t%s\n", verdict, r.what, r.found)
 	}
-	tw.Flush()
+	return tw.Flush()
 }
