@@ -3,6 +3,7 @@ package sriov
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -61,4 +62,14 @@ func (i *Inventory) softIDs() ([]string, error) {
 		}
 	}
 	return out, err
+}
+
+// SoftDevices lists the soft devices whose representor is in a link group: 0 is that of
+// devices that nobody has put into one.
+func (i *Inventory) SoftDevices(group uint32) ([]string, error) {
+	ids, err := i.softIDs()
+	return slices.DeleteFunc(ids, func(id string) bool {
+		_, representor, err := SoftNames(id)
+		return err != nil || i.sys.number(0, netdev(representor), "netdev_group") != int(group)
+	}), err
 }

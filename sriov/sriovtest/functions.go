@@ -153,6 +153,7 @@ func (k *Kernel) MakeSoft(netdev, representor string, o sriov.SoftOptions) error
 	}
 	if err == nil {
 		a, b := k.end(representor, o), k.end(netdev, o)
+		a.group = o.Group
 		a.peer, b.peer, a.Peer, b.Peer = b, a, b.Index, a.Index
 		k.refresh(a)
 		k.refresh(b)

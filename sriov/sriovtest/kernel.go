@@ -66,6 +66,7 @@ type link struct {
 	peer   *link // of a pair
 	in     *space
 	sysfs  string // its name there; "": it is not there
+	group  uint32
 }
 
 type pf struct {
@@ -182,7 +183,7 @@ func (k *Kernel) refresh(l *link) {
 		l.sysfs = ""
 	}
 	if l.in == k.host {
-		k.m.Add(Netdev{Name: l.Name, Device: l.device, Index: l.Index, Link: l.Peer, MTU: l.MTU, MAC: l.MAC, PortName: l.port, SwitchID: l.sw, Up: l.Up})
+		k.m.Add(Netdev{Name: l.Name, Device: l.device, Index: l.Index, Link: l.Peer, MTU: l.MTU, MAC: l.MAC, PortName: l.port, SwitchID: l.sw, Up: l.Up, Group: l.group})
 		l.sysfs = l.Name
 	}
 }

@@ -114,6 +114,7 @@ type Netdev struct {
 	PortName string // phys_port_name; "": its driver has none
 	SwitchID string
 	Up       bool
+	Group    uint32 // link group
 }
 
 // Add makes a network device, and returns its index.
@@ -134,7 +135,7 @@ func (t *Tree) Add(n Netdev) int {
 	if n.Up {
 		carrier = "1"
 	}
-	files := map[string]string{"ifindex": strconv.Itoa(n.Index), "iflink": strconv.Itoa(n.Link), "mtu": strconv.Itoa(n.MTU), "address": n.MAC, "carrier": carrier}
+	files := map[string]string{"ifindex": strconv.Itoa(n.Index), "iflink": strconv.Itoa(n.Link), "mtu": strconv.Itoa(n.MTU), "address": n.MAC, "carrier": carrier, "netdev_group": strconv.Itoa(int(n.Group))}
 	if n.PortName != "" {
 		files["phys_port_name"] = n.PortName
 	}
