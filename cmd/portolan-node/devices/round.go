@@ -145,6 +145,9 @@ func (r *round) plan(p *planned) {
 	}
 	use := r.use(p.nic.PF)
 	r.planDry(p, use)
+	if len(p.claims) == 0 {
+		return
+	}
 	var conflict string
 	if p.wanted, conflict = combine(p.nic.PF, p.claims); conflict != "" {
 		r.blame(p.claims, v1alpha1.PoolConflict, conflict)
@@ -162,6 +165,7 @@ func (r *round) plan(p *planned) {
 		delete(r.failed, id)
 		return
 	}
+	r.steps(p.claims, steps)
 	for _, s := range steps {
 		if why := use.refuse(p.nic.PF, s); why != "" {
 			p.err = errors.New(why)
@@ -169,7 +173,6 @@ func (r *round) plan(p *planned) {
 			return
 		}
 	}
-	r.steps(p.claims, steps)
 	// What a NIC has refused is tried again now and then, but not at the expense of
 	// functions that pods have, or can be given as they are.
 	if f, ok := r.failed[id]; ok && f.key == p.key && (r.config.Now().Before(f.until) || len(r.users(p, steps)) > 0) {
@@ -281,6 +284,7 @@ func (r *round) without(p *planned) bool {
 
 // tell says how the pools stand.
 func (r *round) tell() {
+	tunnels := r.tunnelAddresses()
 	registered := map[string]error{}
 	if r.plugins != nil {
 		for _, s := range r.plugins.States() {
@@ -326,7 +330,6 @@ func (r *round) tell() {
 	if r.config.Figures != nil {
 		r.config.Figures(counts)
 	}
-	tunnels := r.tunnelAddresses()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.Devices.states, r.Devices.tunnels = out, tunnels
