@@ -11,6 +11,7 @@ import (
 	"github.com/portolan-cni/portolan/pkg/cni/delegate"
 	"github.com/portolan-cni/portolan/pkg/inspect"
 	"github.com/portolan-cni/portolan/pkg/intent/kube"
+	"github.com/portolan-cni/portolan/sriov"
 )
 
 // Config is all that the agent is told.
@@ -31,6 +32,10 @@ type Config struct {
 	CNIConfDir string
 	HostRoot   string // the machine's file system, in which plugins of others are executed; "": this one
 	Inspect    string // unix socket of the read-only API; "": none
+	Sys        string // the kernel's sysfs
+	KubeletDir string // the kubelet's own, with device-plugins and pod-resources; "": there is none
+	DeviceDir  string // device information files, as the network plumbing group's specification has them; "": none
+	CDIDir     string // device files are told containers by CDI alone, in this directory; "": one by one
 	Health     string // listen address of /healthz, /readyz, /status, /metrics
 }
 
@@ -42,6 +47,7 @@ func defaults() *Config {
 		OVS:       "unix:/run/openvswitch/db.sock", NB: "unix:/run/ovn/ovnnb_db.sock", SB: "unix:/run/ovn/ovnsb_db.sock",
 		StateDir: "/var/lib/portolan", Socket: "/run/portolan/cni.sock",
 		CNIBinary: "/usr/bin/portolan-cni", CNIBinDir: "/opt/cni/bin", CNIConfDir: "/etc/cni/net.d",
+		Sys: sriov.DefaultSys, KubeletDir: "/var/lib/kubelet", DeviceDir: "/run/k8s.cni.cncf.io/devinfo/dp",
 		Inspect: inspect.DefaultSocket, Health: "127.0.0.1:9410",
 	}
 }
@@ -62,6 +68,10 @@ func (c *Config) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&c.CNIBinDir, "cni-bin-dir", c.CNIBinDir, "`directory` of the runtime's plugins")
 	f.StringVar(&c.CNIConfDir, "cni-conf-dir", c.CNIConfDir, "`directory` of the runtime's network configuration")
 	f.StringVar(&c.HostRoot, "host-root", c.HostRoot, "the machine's root `directory`, in which CNI plugins of others are executed; empty: this one")
+	f.StringVar(&c.Sys, "sysfs", c.Sys, "`directory` of the kernel's sysfs, writable, in which NICs and their functions are found")
+	f.StringVar(&c.KubeletDir, "kubelet-dir", c.KubeletDir, "the kubelet's `directory`, whose device-plugins and pod-resources have the sockets by which devices are offered and looked up; not used with --intent-dir")
+	f.StringVar(&c.DeviceDir, "device-dir", c.DeviceDir, "`directory` of the information files of devices that the kubelet has given; empty: none")
+	f.StringVar(&c.CDIDir, "cdi-dir", c.CDIDir, "`directory` of CDI files, by which alone containers get device files; empty: the kubelet is told of each file")
 	f.StringVar(&c.Inspect, "inspect-socket", c.Inspect, "unix `socket` of the read-only API that portolan asks; empty: none")
 	f.StringVar(&c.Health, "health-bind", c.Health, "`address` of /healthz, /readyz, /status and /metrics; empty: none")
 	c.Kube.AddFlags(f)

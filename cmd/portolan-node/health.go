@@ -29,6 +29,7 @@ type health struct {
 	node     *metrics.Node
 	compiler *metrics.Compiler
 	offload  *metrics.Offload
+	devices  *metrics.Devices
 
 	mu       sync.Mutex // guards what follows
 	notReady error
@@ -47,7 +48,7 @@ type repair struct {
 func newHealth() *health {
 	set := metrics.New("node")
 	return &health{
-		set: set, node: metrics.NewNode(set), compiler: metrics.NewCompiler(set), offload: metrics.NewOffload(set),
+		set: set, node: metrics.NewNode(set), compiler: metrics.NewCompiler(set), offload: metrics.NewOffload(set), devices: metrics.NewDevices(set),
 		notReady: errStarting, found: map[intent.Key][]rows.Problem{}, since: map[rows.Problem]time.Time{},
 	}
 }

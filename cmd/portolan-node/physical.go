@@ -141,6 +141,13 @@ func (m *machine) change(f func(*intent.Host)) {
 	m.put(&next)
 }
 
+// bridges are those of physical networks.
+func (m *machine) bridges() []intent.PhysicalBridge {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Clone(m.host.PhysicalBridges)
+}
+
 // keepWires keeps the node's physical networks. Until the API server has listed them,
 // which nothing else waits for, they are those of the last run.
 func (a *agent) keepWires(ctx context.Context) error {

@@ -51,6 +51,15 @@ func (o *OVS) ExternalID(ctx context.Context, key string) string {
 	return roots[0].ExternalIDs[key]
 }
 
+// OtherConfig reads a key of Open_vSwitch's other_config; "" when it is not there.
+func (o *OVS) OtherConfig(ctx context.Context, key string) string {
+	var roots []vswitch.OpenvSwitch
+	if o.db.List(ctx, &roots) != nil || len(roots) == 0 {
+		return ""
+	}
+	return roots[0].OtherConfig[key]
+}
+
 func (o *OVS) setRestoreWait(ctx context.Context, how ovsdb.Mutator, value any) error {
 	ctx, cancel := context.WithTimeout(ctx, ovsTimeout)
 	defer cancel()

@@ -31,6 +31,7 @@ func processes() []*Set {
 	node := New("node")
 	NewNode(node)
 	NewOffload(node)
+	NewDevices(node)
 	NewCompiler(node).Watch(Source{})
 	node.Handler(Probes{})
 	controller := New("controller")

@@ -24,6 +24,14 @@ func wish(key, resource, offload, named string) cni.DeviceWish {
 func TestChoose(t *testing.T) {
 	n, legacy := shape("connectx-6", 4, sriov.Switchdev), shape("igb", 2, sriov.Legacy)
 	vf, old := n.VFAddress(0), legacy.VFAddress(0)
+	w := newWorld(t, n, legacy)
+	w.kubelet.Start()
+	requested := int64(0)
+	w.config.Requests = func(context.Context, string, string) (map[string]int64, error) {
+		return map[string]int64{fast: requested}, nil
+	}
+	w.start(soft("a", 2))
+	w.pool("a", ready)
 	for name, test := range map[string]struct {
 		has       []string // of fast
 		requested int64
@@ -51,17 +59,9 @@ func TestChoose(t *testing.T) {
 		"gone":                     {has: []string{"0000:3b:0f.0"}, wish: wish("ns/a", fast, multus.OffloadPrefer, ""), says: "does not exist"},
 		"no id":                    {wish: wish("ns/a", fast, multus.OffloadPrefer, "x y"), says: "it is no PCI address"},
 	} {
-		w := newWorld(t, n, legacy)
-		w.kubelet.Start()
-		w.config.Requests = func(context.Context, string, string) (map[string]int64, error) {
-			return map[string]int64{fast: max(test.requested, int64(len(test.has)))}, nil
-		}
-		a := soft("a", 2)
-		w.start(a)
-		w.pool("a", ready)
+		requested = max(test.requested, int64(len(test.has)))
 		w.kubelet.Set("ns", "p", fast, test.has...)
 		got, err := w.d.Choose(t.Context(), test.wish)
-		_, pending := errors.AsType[*cni.PendingError](err)
 		text := got.Fallback
 		if err != nil {
 			text = err.Error()
@@ -70,11 +70,11 @@ func TestChoose(t *testing.T) {
 			}
 		}
 		got.Fallback = ""
-		if diff := cmp.Diff(test.want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" || pending != test.pending ||
+		if diff := cmp.Diff(test.want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" || pending(err) != test.pending ||
 			(test.says == "") != (text == "") || !strings.Contains(text, test.says) {
-			t.Errorf("%s: %+v, %q, pending %t\n%s", name, got, text, pending, diff)
+			t.Errorf("%s: %+v, %q, pending %t\n%s", name, got, text, pending(err), diff)
 		}
-		w.end()
+		w.kubelet.Remove("ns", "p")
 	}
 }
 
