@@ -278,8 +278,8 @@ func TestHostPaths(t *testing.T) {
 	want := map[string][]string{
 		"DaemonSet/ovs-node": {"/dev/net/tun", "/run/openvswitch", "/var/lib/openvswitch"},
 		"DaemonSet/portolan-node": {
-			"/etc/cni/net.d", "/opt/cni/bin", "/run", "/run/netns", "/run/openvswitch", "/run/ovn", "/run/portolan",
-			"/var/lib/cni", "/var/lib/portolan",
+			"/etc/cni/net.d", "/opt/cni/bin", "/run", "/run/cdi", "/run/k8s.cni.cncf.io", "/run/netns", "/run/openvswitch", "/run/ovn", "/run/portolan",
+			"/var/lib/cni", "/var/lib/kubelet/device-plugins", "/var/lib/kubelet/pod-resources", "/var/lib/portolan",
 		},
 		"StatefulSet/portolan-db":        {"/run/ovn", "/var/lib/portolan"},
 		"Deployment/portolan-controller": {"/run/ovn"},

@@ -54,6 +54,7 @@ type agent struct {
 	physical *physical
 	wires    *host.Wires
 	pools    pools // nil: nobody keeps device pools
+	devices  *devicing
 	offload  *offloading
 	ports    *cni.OVSPorts
 	journal  *cni.FileJournal
@@ -208,6 +209,9 @@ func (a *agent) connect(ctx context.Context) error {
 	if err := a.connectWires(); err != nil {
 		return err
 	}
+	if err := a.connectDevices(); err != nil {
+		return err
+	}
 	own := ownNode{Sink: a.driver.Sink(), key: intent.Key{Kind: intent.KindNode, Name: cfg.Node}, held: &a.held}
 	into := door.Config{Node: cfg.Node, Driver: &poolSink{Driver: newPresentSink(physicalSink{own, a.physical}), pools: a.pools, key: own.key}, Own: func(n *intent.Node) *intent.Node { return a.held.Apply(a.facts.own(n)) }}
 	if a.patcher != nil {
@@ -226,6 +230,7 @@ func (a *agent) close() {
 	for _, c := range a.conns {
 		c.Close()
 	}
+	a.devices.close()
 	if a.ports != nil {
 		a.ports.Close()
 	}
@@ -288,6 +293,7 @@ func (a *agent) live(ctx context.Context) error {
 	part("host", func(ctx context.Context) error { a.runner.Run(ctx); return nil })
 	part("physical networks", a.keepWires)
 	part("device pools", a.listPools)
+	part("devices", func(ctx context.Context) error { a.devices.Run(ctx); return nil })
 	part("health", a.serveHealth)
 	part("inspect", a.serveInspect)
 	part("pods", a.servePods)
@@ -362,6 +368,7 @@ func (a *agent) servePods(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	a.devices.Verify()
 	a.driver.Sink().Synced()
 	a.server.Store(server)
 	a.door.Serve(server)
@@ -425,9 +432,7 @@ func (a *agent) recover(ctx context.Context, self *intent.Node) (*cni.Agent, err
 		return nil, err
 	}
 	cfg.Plugins = a.plugins
-	if cfg.Keeper, err = a.keeper(userspace); err != nil {
-		return nil, err
-	}
+	cfg.Keeper, cfg.Devices = a.devices.keeper, a.devices
 	cfg.Fell = a.tellFallen
 	cfg.Cluster = slices.Concat(a.facts.plan.PodSubnets, a.facts.plan.ServiceNets, a.facts.plan.JoinSubnets)
 	server, err := cni.New(cfg)

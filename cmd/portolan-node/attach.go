@@ -9,7 +9,6 @@ import (
 	"github.com/portolan-cni/portolan/pkg/cni/delegate"
 	"github.com/portolan-cni/portolan/pkg/intent"
 	"github.com/portolan-cni/portolan/pkg/rows"
-	"github.com/portolan-cni/portolan/sriov"
 )
 
 // connectNetworks makes what knows the networks beside the default one. Without an API
@@ -49,18 +48,6 @@ func (a *agent) tellPod(p cni.Pod, message string) {
 		Object: intent.Key{Kind: intent.KindPod, Name: p.String()}.String(), Field: "metadata.annotations[k8s.v1.cni.cncf.io/networks]",
 		Severity: rows.Error, Message: message,
 	}})
-}
-
-// keeper makes what gives functions of NICs to sandboxes and takes them back.
-func (a *agent) keeper(userspace bool) (*sriov.Keeper, error) {
-	kernel, err := sriov.NewKernel()
-	if err != nil {
-		return nil, err
-	}
-	return sriov.NewKeeper(sriov.KeeperConfig{
-		Dir: filepath.Join(a.cfg.StateDir, "devices"), Inventory: sriov.NewInventory("/sys", kernel.Devlink()), Kernel: kernel, Switch: cni.Switch{Ports: a.ports},
-		Soft: sriov.SoftOptions{Group: intent.AttachmentGroup, Checksums: userspace},
-	})
 }
 
 // kindFallback files that an interface has no device of hardware, each by itself.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/portolan-cni/portolan/cmd/portolan-node/devices"
+	"github.com/portolan-cni/portolan/pkg/cni"
 	"github.com/portolan-cni/portolan/pkg/intent"
 	"github.com/portolan-cni/portolan/pkg/intent/kube"
 	"github.com/portolan-cni/portolan/pkg/metrics"
@@ -45,7 +46,7 @@ func (a *agent) connectDevices() error {
 	d.inventory = sriov.NewInventory(a.cfg.Sys, d.kernel.Devlink())
 	soft := sriov.SoftOptions{Group: intent.AttachmentGroup, Checksums: a.facts.datapath == intent.UserspaceDatapath}
 	if d.keeper, err = sriov.NewKeeper(sriov.KeeperConfig{
-		Dir: a.cfg.deviceRecords(), Inventory: d.inventory, Kernel: d.kernel, Soft: soft, Log: slog.Default(),
+		Dir: a.cfg.deviceRecords(), Inventory: d.inventory, Kernel: d.kernel, Switch: cni.Switch{Ports: a.ports}, Soft: soft, Log: slog.Default(),
 	}); err != nil {
 		return err
 	}
@@ -68,8 +69,11 @@ func (a *agent) connectDevices() error {
 			return kube.PodRequests(ctx, a.client, namespace, name)
 		}
 	}
-	d.Devices, err = devices.New(cfg)
-	return err
+	if d.Devices, err = devices.New(cfg); err != nil {
+		return err
+	}
+	a.pools = d
+	return nil
 }
 
 // deviceRecords is the directory of the records of who has which device.

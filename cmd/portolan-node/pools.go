@@ -22,6 +22,8 @@ type pools interface {
 	// Label takes the labels of this node's Node, when they come and when they change. What
 	// they were holds while there is no Node.
 	Label(map[string]string)
+	// Namespace takes the labels of a namespace; nil: it is gone.
+	Namespace(name string, labels map[string]string)
 	// Listed says once that every pool there is, and the labels, have been delivered. What
 	// an earlier run has made must not be undone before, because its pool is listed late.
 	Listed()
@@ -48,23 +50,34 @@ func (s *poolSink) Put(o intent.Object) {
 	switch o := o.(type) {
 	case *intent.Node:
 		if o.Key() == s.key && (s.labels == nil || !maps.Equal(s.labels, o.Labels)) {
-			s.labels = maps.Clone(o.Labels)
-			if s.labels == nil {
-				s.labels = map[string]string{}
-			}
+			s.labels = maps.Clone(nonNil(o.Labels))
 			s.pools.Label(s.labels)
 		}
 	case *intent.DevicePool:
 		s.pools.Know(o)
+	case *intent.Namespace:
+		s.pools.Namespace(o.Name, nonNil(o.Labels))
 	}
 }
 
 // Delete takes an object's end.
 func (s *poolSink) Delete(k intent.Key) {
 	s.Driver.Delete(k)
-	if s.pools != nil && k.Kind == intent.KindDevicePool {
+	switch {
+	case s.pools == nil:
+	case k.Kind == intent.KindDevicePool:
 		s.pools.Forget(k.Name)
+	case k.Kind == intent.KindNamespace:
+		s.pools.Namespace(k.Name, nil)
 	}
+}
+
+// nonNil are labels that are there, if none.
+func nonNil(labels map[string]string) map[string]string {
+	if labels == nil {
+		return map[string]string{}
+	}
+	return labels
 }
 
 // listPools tells when every pool has been delivered, which nothing else waits for.

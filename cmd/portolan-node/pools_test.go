@@ -14,9 +14,12 @@ import (
 // listening is a pools that notes what it is told.
 type listening struct{ told []string }
 
-func (l *listening) Know(p *intent.DevicePool)         { l.told = append(l.told, "know "+p.Name) }
-func (l *listening) Forget(name string)                { l.told = append(l.told, "forget "+name) }
-func (l *listening) Label(labels map[string]string)    { l.told = append(l.told, fmt.Sprint(labels)) }
+func (l *listening) Know(p *intent.DevicePool)      { l.told = append(l.told, "know "+p.Name) }
+func (l *listening) Forget(name string)             { l.told = append(l.told, "forget "+name) }
+func (l *listening) Label(labels map[string]string) { l.told = append(l.told, fmt.Sprint(labels)) }
+func (l *listening) Namespace(name string, labels map[string]string) {
+	l.told = append(l.told, fmt.Sprint(name, labels, labels == nil))
+}
 func (l *listening) Listed()                           { l.told = append(l.told, "listed") }
 func (l *listening) States() []v1alpha1.NodeDevicePool { return nil }
 func (l *listening) Problems() []rows.Problem          { return nil }
@@ -40,9 +43,11 @@ func TestPoolsAreTold(t *testing.T) {
 	s.Put(&intent.Node{Name: "n2", Labels: map[string]string{"nic": "other"}})
 	s.Put(&intent.DevicePool{Name: "fast"})
 	s.Put(&intent.Node{Name: "n1", Labels: map[string]string{"nic": "cx6"}})
+	s.Put(&intent.Namespace{Name: "a"})
+	s.Delete(intent.Key{Kind: intent.KindNamespace, Name: "a"})
 	s.Delete(key)
 	s.Delete(intent.Key{Kind: intent.KindDevicePool, Name: "fast"})
-	want := []string{"map[]", "know fast", "map[nic:cx6]", "forget fast"}
+	want := []string{"map[]", "know fast", "map[nic:cx6]", "amap[] false", "amap[] true", "forget fast"}
 	if !slices.Equal(l.told, want) {
 		t.Errorf("told %q, want %q", l.told, want)
 	}
