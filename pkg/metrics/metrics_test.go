@@ -99,7 +99,7 @@ func TestNamesFollowThePrometheusRules(t *testing.T) {
 	for _, s := range processes() {
 		for line := range strings.Lines(table(t, s)) {
 			name, _, _ := strings.Cut(strings.TrimPrefix(line, "| `"), "`")
-			if strings.HasPrefix(line, "| `") && !regexp.MustCompile(`^portolan_(`+s.process+`|offload)_[a-z0-9_]+$`).MatchString(name) {
+			if strings.HasPrefix(line, "| `") && !regexp.MustCompile(`^portolan_(devices|(`+s.process+`|offload)_[a-z0-9_]+)$`).MatchString(name) {
 				t.Errorf("%s is not portolan_%s_…", name, s.process)
 			}
 		}
