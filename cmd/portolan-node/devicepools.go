@@ -118,7 +118,7 @@ func (a *agent) software() error {
 	case a.facts.datapath == intent.UserspaceDatapath:
 		return errors.New("the node has the userspace datapath, whose packets are in no NIC; set datapath: system in the Cluster file where the kernel has it")
 	case a.ovs.OtherConfig(ctx, "hw-offload") != "true":
-		return errors.New("Open vSwitch hands no flows to NICs (other_config:hw-offload is not true); set spec.offload.mode: hardware in the Cluster file for this node")
+		return errors.New("no flows are handed to NICs by Open vSwitch (its other_config:hw-offload is not true); set spec.offload.mode: hardware in the Cluster file for this node")
 	}
 	return nil
 }
