@@ -66,3 +66,13 @@ func (a *agent) tellFallen(p cni.Pod, key, reason string) {
 		Severity: rows.Warning, Message: "interface by definition " + key + ": " + reason,
 	}})
 }
+
+// fallback is what tellFallen was told last of an interface; "": nothing.
+func (a *agent) fallback(pod, key string) string {
+	a.health.mu.Lock()
+	defer a.health.mu.Unlock()
+	for _, p := range a.health.found[intent.Key{Kind: kindFallback, Name: pod + "/" + key}] {
+		return p.Message
+	}
+	return ""
+}

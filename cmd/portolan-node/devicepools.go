@@ -12,6 +12,8 @@ import (
 
 	"github.com/portolan-cni/portolan/cmd/portolan-node/devices"
 	"github.com/portolan-cni/portolan/pkg/cni"
+	"github.com/portolan-cni/portolan/pkg/durable"
+	"github.com/portolan-cni/portolan/pkg/inspect"
 	"github.com/portolan-cni/portolan/pkg/intent"
 	"github.com/portolan-cni/portolan/pkg/intent/kube"
 	"github.com/portolan-cni/portolan/pkg/metrics"
@@ -74,6 +76,43 @@ func (a *agent) connectDevices() error {
 	}
 	a.pools = d
 	return nil
+}
+
+// describe tells what a device is.
+func (d *devicing) describe(id string) inspect.PodDevice {
+	out := inspect.PodDevice{ID: id}
+	out.Pool, out.Resource = d.Offered(id)
+	if found, err := d.inventory.Resolve(id); err == nil {
+		out.Kind, out.Mode = string(found.Kind), string(found.Mode)
+		if out.PF = found.PF.ID; found.PF.Netdev != "" {
+			out.PF = found.PF.Netdev + " (" + found.PF.ID + ")"
+		}
+	}
+	return out
+}
+
+// removeDevices takes away what an agent has made of devices, but for what pods have of
+// NICs: that comes back to the node with their end. NICs stay as they are.
+func (c *Config) removeDevices() error {
+	kernel, err := sriov.NewKernel()
+	if err != nil {
+		return err
+	}
+	defer kernel.Close()
+	inventory := sriov.NewInventory(c.Sys, kernel.Devlink())
+	ids, err := inventory.SoftDevices(intent.AttachmentGroup)
+	errs := []error{err}
+	for _, id := range ids {
+		_, representor, err := sriov.SoftNames(id)
+		if err == nil {
+			err = kernel.RemoveSoft(representor)
+		}
+		errs = append(errs, err)
+	}
+	if c.CDIDir != "" {
+		errs = append(errs, durable.Remove(filepath.Join(c.CDIDir, devices.CDIFile)))
+	}
+	return errors.Join(errs...)
 }
 
 // deviceRecords is the directory of the records of who has which device.

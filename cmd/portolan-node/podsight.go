@@ -17,7 +17,15 @@ func (a *agent) progress(ctx context.Context, p *intent.Pod) (inspect.Pod, error
 		return inspect.Pod{Interfaces: []inspect.PodInterface{}}, nil
 	}
 	found, err := server.Progress(ctx, door.PodOf(p))
-	return podOf(found), err
+	out := podOf(found)
+	for n := range out.Interfaces {
+		v := &out.Interfaces[n]
+		if v.Device != nil {
+			*v.Device = a.devices.describe(v.Device.ID)
+		}
+		v.Fallback = a.fallback(p.Namespace+"/"+p.Name, v.Attachment)
+	}
+	return out, err
 }
 
 // podOf is progress in the words of package inspect.
@@ -45,6 +53,9 @@ func podOf(found cni.Progress) inspect.Pod {
 			v.Routes = append(v.Routes, r.Destination.String()+" via "+r.Gateway.String())
 		}
 		if i.Port.Name != "" {
+			if i.Port.Device != "" {
+				v.Device = &inspect.PodDevice{ID: i.Port.Device}
+			}
 			v.Port, v.OFPort, v.Sandbox, v.Missing, v.Installed = i.Port.Name, i.State.OFPort, i.Port.Sandbox, i.State.Missing(), at(i.State.Since)
 			if v.MAC == "" {
 				v.MAC = i.Port.MAC

@@ -76,11 +76,26 @@ type PodInterface struct {
 	// Missing is what Port lacks to carry packets; empty: nothing.
 	Missing string `json:"missing,omitempty"`
 
+	// Device that the interface is; nil: a veth pair, or none yet. Port is its representor.
+	Device *PodDevice `json:"device,omitempty"`
+	// Fallback is why it is none of hardware, though its definition prefers one.
+	Fallback string `json:"fallback,omitempty"`
+
 	// Since when; nil: not, or before the agent's start.
 	Allocated *time.Time `json:"allocated,omitempty"`
 	Prepared  *time.Time `json:"prepared,omitempty"`
 	Installed *time.Time `json:"installed,omitempty"` // ovn-controller's own word, which outlives agents
 	Attached  *time.Time `json:"attached,omitempty"`
+}
+
+// PodDevice is the function of a NIC, or the soft device, that an interface is.
+type PodDevice struct {
+	ID       string `json:"id"`
+	Kind     string `json:"kind,omitempty"` // "vf", "sf", "soft"; empty: it is not to be found
+	Pool     string `json:"pool,omitempty"` // that offers it; empty: none of this node
+	Resource string `json:"resource,omitempty"`
+	PF       string `json:"pf,omitempty"`   // "ens1f0 (0000:03:00.0)"
+	Mode     string `json:"mode,omitempty"` // of its NIC's e-switch
 }
 
 // Bandwidth limits an interface, in bits a second; 0 is no limit.

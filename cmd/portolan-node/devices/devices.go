@@ -238,6 +238,16 @@ func (d *Devices) Tunnels() []netip.Addr {
 	return slices.Clone(d.tunnels)
 }
 
+// Offered tells which pool has a device, and as which resource; "" none.
+func (d *Devices) Offered(device string) (pool, resource string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if o, ok := d.offers[device]; ok {
+		return o.pool.Name, o.pool.Resource
+	}
+	return "", ""
+}
+
 // Trusts implements cni.Devices.
 func (d *Devices) Trusts(device, namespace string) bool {
 	d.mu.Lock()

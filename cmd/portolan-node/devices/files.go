@@ -18,11 +18,13 @@ import (
 	"github.com/portolan-cni/portolan/sriov"
 )
 
-// The CDI kind of devices, the file that describes them, and the version of the
-// specification of which nothing newer is used.
+// CDIFile describes the devices that have files, in the directory of such files.
+const CDIFile = "portolan.io-device.json"
+
+// The CDI kind of devices, and the version of the specification of which nothing newer is
+// used.
 const (
 	cdiKind    = "portolan.io/device"
-	cdiFile    = "portolan.io-device.json"
 	cdiVersion = "0.5.0"
 )
 
@@ -45,7 +47,7 @@ func (r *round) writeCDI() error {
 		o.shown.CDI = cdiKind + "=" + id
 		r.offers[id] = o
 	}
-	path := filepath.Join(r.config.CDI, cdiFile)
+	path := filepath.Join(r.config.CDI, CDIFile)
 	if len(spec.Devices) == 0 {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
