@@ -244,7 +244,7 @@ func TestRefused(t *testing.T) {
 		"number":      {map[string]devices.Use{n.Netdev: {Why: "it is the node's gateway NIC", Node: true}}, "", func(p *intent.DevicePool) { p.VFs = 4 }, "gateway NIC"},
 		"below bond0": {map[string]devices.Use{"bond0": {Why: "it is the node's gateway NIC", Node: true}}, "bond0", func(p *intent.DevicePool) { p.VFs = 4 }, "it is below bond0: it is the node's gateway NIC"},
 		"mode":        {map[string]devices.Use{n.Netdev: {Why: "it is the NIC of PhysicalNetwork x"}}, "", switchdev(4), "PhysicalNetwork x"},
-		"member":      {map[string]devices.Use{}, "br7", switchdev(4), "member of br7"},
+		"member":      {map[string]devices.Use{}, "br7", switchdev(4), "br7 lies on it"},
 	} {
 		w := newWorld(t, shape("e810", 0, sriov.Legacy))
 		w.config.Uses = func() map[string]devices.Use { return test.use }

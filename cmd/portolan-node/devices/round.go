@@ -123,7 +123,7 @@ func (r *round) look() {
 	}
 	for _, s := range r.states {
 		if s.nics == 0 && !s.pool.Soft && !unread(s.pool) {
-			text := "no NIC of this node is what spec.nics asks for: look at portolan devices, or choose other nodes by nodeSelector"
+			text := "no NIC of this node is what spec.nics asks for: compare it with lspci -nn and ip -d link there, or choose other nodes by nodeSelector"
 			if err != nil {
 				text += fmt.Sprintf("; not all could be looked at: %v", err)
 			}

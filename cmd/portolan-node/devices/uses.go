@@ -37,7 +37,7 @@ func (r *round) use(p sriov.PF) Use {
 			seen[name] = true
 			u := known[name]
 			if u.Why == "" && depth > 0 {
-				u.Why = "it is a member of " + name
+				u.Why = name + " lies on it"
 			} else if u.Why != "" && depth > 0 {
 				u.Why = fmt.Sprintf("it is below %s: %s", name, u.Why)
 			}
