@@ -178,7 +178,7 @@ func (e *StepError) Error() string {
 	switch {
 	case errors.Is(e.Err, errPatience):
 		return text
-	case e.Step.Op == SetMode && errors.Is(e.Err, unix.EOPNOTSUPP):
+	case e.Step.Op == SetMode && errors.Is(e.Err, errors.ErrUnsupported): // also where devlink knows no such NIC
 		return text + "; this NIC or its driver has no such mode: leave mode out, or choose other NICs"
 	case errors.Is(e.Err, unix.EBUSY):
 		return text + "; something uses the functions: look for virtual machines, and programs outside pods"

@@ -142,6 +142,9 @@ func TestRefusals(t *testing.T) {
 			text: []string{"PF enp1s0f0 (0000:01:00.0): 8 VFs are asked for, and it can have 7"}},
 		"no e-switch": {nic: shape("igb", 2, sriov.Legacy), want: nic.Wanted{VFs: -1, Mode: sriov.Switchdev},
 			text: []string{"PF enp1s0f0 (0000:01:00.0), driver igb: to set the e-switch's mode to switchdev (is legacy)", "has no such mode"}, done: []string{"0000:01:00.0: 0 VFs"}},
+		"no devlink": {nic: shape("igb", 0, sriov.Legacy), set: func(m *nictest.Machine) {
+			m.Fails[nic.SetMode] = fmt.Errorf("changing the e-switch: %w (%w)", errors.ErrUnsupported, unix.ENODEV)
+		}, want: nic.Wanted{VFs: 2, Mode: sriov.Switchdev}, text: []string{"has no such mode"}},
 		"in use": {nic: shape("connectx-6", 2, sriov.Legacy), want: nic.Wanted{VFs: 4}, may: func(nic.Step) error { return busy }, text: []string{busy.Error()}},
 		"busy": {nic: shape("connectx-6", 2, sriov.Legacy), set: func(m *nictest.Machine) { m.Busy = true }, want: nic.Wanted{VFs: 4},
 			text: []string{"set the number of VFs to 0 (is 2)", "something uses the functions"}},
