@@ -325,6 +325,13 @@ func (a *agent) servePods(ctx context.Context) error {
 	if err := cni.InstallBinary(a.cfg.CNIBinary, a.cfg.CNIBinDir); err != nil {
 		return err
 	}
+	if err := cni.InstallCopy(a.cfg.CNIBinDir, cni.TypeSRIOV); err != nil {
+		var foreign *cni.ForeignError
+		if !errors.As(err, &foreign) {
+			return err
+		}
+		slog.Info("CNI type sriov is not Portolan's on this node", "why", err)
+	}
 	if a.facts.multi() == cni.Multus {
 		if err := cni.InstallNames(a.cfg.CNIBinDir, multus.OurTypes()); err != nil {
 			return err

@@ -46,7 +46,7 @@ func cleanup(ctx context.Context, cfg *Config) error {
 	defer ovs.Close()
 	ids, config := vswitch.Settings(cfg.plan())
 	errs = append(errs, host.Cleanup(ctx, kernel, ovs, ids, config))
-	errs = append(errs, cfg.removeDevices(), cni.RemoveNames(cfg.CNIBinDir, multus.OurTypes()))
+	errs = append(errs, cfg.removeDevices(), cni.RemoveNames(cfg.CNIBinDir, multus.OurTypes()), cni.RemoveCopy(cfg.CNIBinDir, cni.TypeSRIOV))
 	for _, file := range []string{filepath.Join(cfg.CNIBinDir, cni.BinaryName), cfg.journal(), cfg.repairs()} {
 		errs = append(errs, durable.Remove(file))
 	}

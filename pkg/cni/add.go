@@ -124,6 +124,11 @@ func (a *Agent) add(ctx context.Context, t *trace, r *Request) (*Result, error) 
 		}
 		a.progress.attached(pod.UID, fresh)
 	}
+	if !r.native() {
+		if err := a.writeInfo(r, list[0]); err != nil {
+			return nil, err // the device is the sandbox's: DEL gives it back
+		}
+	}
 	a.report(pod, r, list)
 	return a.result(list[0], r), nil
 }
@@ -171,7 +176,7 @@ func (a *Agent) report(pod Pod, r *Request, list []*iface) {
 	all := make([]Attachment, len(list))
 	for n, i := range list {
 		all[n] = i.attachment()
-		all[n].MTU = i.network.MTU
+		all[n].MTU, all[n].Device = i.network.MTU, a.info(i)
 		if i.chained != nil {
 			all[n].Result = i.chained.Result
 		} else if i.port.Name != "" {

@@ -13,6 +13,7 @@ import (
 
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
+	"github.com/portolan-cni/portolan/multus"
 	"github.com/portolan-cni/portolan/pkg/alloc"
 	"github.com/portolan-cni/portolan/sriov"
 )
@@ -34,6 +35,7 @@ type Attachment struct {
 	Bandwidth Bandwidth
 	// Result is what was said of the interface by the last plugin; only in Status.
 	Result *types100.Result
+	Device *multus.DeviceInfo // of a function; nil: it is none; only in Status
 	Grant
 }
 
@@ -113,6 +115,7 @@ type Agent struct {
 
 	sandboxes *keyed // by container id; taken before pods
 	pods      *keyed // by pod UID
+	functions *keyed // by container id and interface: calls of type sriov, which take none of the others
 
 	mu        sync.Mutex        // guards what follows, not what an entry holds
 	entries   map[string]*entry // by pod UID
@@ -229,7 +232,7 @@ func New(c Config) (*Agent, error) {
 		c.Plugins = noPlugins{}
 	}
 	a := &Agent{
-		config: c, log: c.Log, home: Network{Name: defaultNetwork, MTU: c.MTU, Addresses: PoolAddresses{Pool: c.Pool, Cluster: c.Cluster}}, sandboxes: newKeyed(), pods: newKeyed(),
+		config: c, log: c.Log, home: Network{Name: defaultNetwork, MTU: c.MTU, Addresses: PoolAddresses{Pool: c.Pool, Cluster: c.Cluster}}, sandboxes: newKeyed(), pods: newKeyed(), functions: newKeyed(),
 		entries: make(map[string]*entry), owners: make(map[string]string), preparing: newQueue(), progress: newProgress(),
 		devices: make(map[string]string), leaving: make(map[string]*int), told: make(map[string]string),
 		comparing: make(chan struct{}, 1),

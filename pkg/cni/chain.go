@@ -40,6 +40,7 @@ type Delegation struct {
 	Netns   string `json:"netns"`
 	IfName  string `json:"ifName"`
 	InfraID string `json:"infraID,omitempty"` // as the runtime calls the sandbox to plugins
+	Device  string `json:"device,omitempty"`  // that the plugins were given
 	Chain
 	// Result is what the last plugin said; nil: begun, and not known to have ended.
 	Result *types100.Result `json:"result,omitempty"`
@@ -76,15 +77,17 @@ func (a *Agent) delegateAll(ctx context.Context, t *trace, e *entry, r *Request,
 		if !r.native() || i.network.Chain.Empty() {
 			continue
 		}
-		if err := t.enter(ctx, StageRunPlugins); err != nil {
-			return err
+		chain, err := a.othersDevice(ctx, t, e, i)
+		if err != nil {
+			return i.wrap(err)
 		}
-		chain := i.network.Chain
 		if i.port.Name != "" {
-			var err error
 			if chain.List, err = afterOurs(chain.List, a.result(i, r)); err != nil {
 				return err
 			}
+		}
+		if err := t.enter(ctx, StageRunPlugins); err != nil {
+			return err
 		}
 		d := a.begin(e, i, r, DelegateInterface, chain)
 		result, err := a.config.Plugins.Add(ctx, *d)
@@ -241,6 +244,9 @@ func (a *Agent) withdraw(ctx context.Context, e *entry, i *iface) error {
 // begin files a delegation with its interface: from now on it is to be undone.
 func (a *Agent) begin(e *entry, i *iface, r *Request, what string, c Chain) *Delegation {
 	d := &Delegation{For: what, Pod: e.pod, Key: i.wish.Key, Sandbox: r.ContainerID, Netns: r.Netns, IfName: i.wish.IfName, InfraID: r.Args.InfraID, Chain: c}
+	if what == DelegateInterface && i.port.Name == "" {
+		d.Device = i.function.Device
+	}
 	a.file(e, i, d)
 	return d
 }
@@ -379,6 +385,9 @@ func (a *Agent) verifyChain(ctx context.Context, i *iface, r *Request) error {
 // ended. It is undone by the sandbox's next call, or GC, unless it is whole.
 func (a *Agent) restoreDelegations(list []Delegation, live map[string]Pod) {
 	for _, d := range list {
+		if d.For == DelegateFunction {
+			continue // its interface is a call's of type sriov
+		}
 		pod, alive := live[d.Pod.UID]
 		if !alive {
 			pod = d.Pod
@@ -393,6 +402,9 @@ func (a *Agent) restoreDelegations(list []Delegation, live map[string]Pod) {
 				n = Network{} // it can be undone all the same
 			}
 			i = e.want(w, n)
+		}
+		if d.Device != "" {
+			i.function.Device = d.Device
 		}
 		a.file(e, i, &d)
 	}

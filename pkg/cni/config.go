@@ -24,7 +24,8 @@ type Request struct {
 	IfName      string
 	Args        Args
 	Config      NetConf
-	live        bool // no call of a runtime's: made while the pod runs
+	raw         []byte // Config as it was given
+	live        bool   // no call of a runtime's: made while the pod runs
 }
 
 // Args are the CNI_ARGS that a Kubernetes runtime sends; unknown ones are ignored.
@@ -33,6 +34,7 @@ type Args struct {
 	Name      string // K8S_POD_NAME
 	UID       string // K8S_POD_UID; for a static pod the kubelet's hash; may be empty
 	InfraID   string // K8S_POD_INFRA_CONTAINER_ID
+	MAC       string // MAC: of interfaces of type sriov
 }
 
 // native reports whether the call is for every network of the pod (decision 35).
@@ -64,6 +66,7 @@ type NetConf struct {
 // RuntimeConfig is what is read of a configuration's runtimeConfig.
 type RuntimeConfig struct {
 	DeviceID string `json:"deviceID"`
+	InfoFile string `json:"CNIDeviceInfoFile"` // for the device's information; "": nobody wants it
 }
 
 // device that the caller names; "": none.
@@ -77,7 +80,7 @@ type ValidAttachment struct {
 
 // ParseRequest validates a call. Its error is a *wire.Error.
 func ParseRequest(c *wire.Call) (*Request, error) {
-	r := &Request{Command: c.Command}
+	r := &Request{Command: c.Command, raw: c.Config}
 	var err error
 	if r.Config, err = ParseConfig(c.Config); err != nil {
 		return nil, err
@@ -181,6 +184,8 @@ func ParseArgs(s string) (Args, error) {
 			field = &a.UID
 		case "K8S_POD_INFRA_CONTAINER_ID":
 			field = &a.InfraID
+		case "MAC":
+			field = &a.MAC
 		default:
 			continue
 		}

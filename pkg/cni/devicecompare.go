@@ -119,7 +119,7 @@ func (a *Agent) releaseStrangers(ctx context.Context) error {
 		errs = append(errs, a.releaseStranger(ctx, r))
 		unlock()
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, a.collectFunctions(ctx))...)
 }
 
 func (a *Agent) releaseStranger(ctx context.Context, r sriov.Record) error {

@@ -2,6 +2,7 @@ package cni
 
 import (
 	"bytes"
+	"debug/buildinfo"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -59,6 +60,47 @@ func InstallNames(dir string, names []string) error {
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
+}
+
+// ForeignError is of a plugin that another installer has put there, and that stays.
+type ForeignError struct{ Path string }
+
+// Error names the file.
+func (e *ForeignError) Error() string {
+	return e.Path + " is another program and stays: what is configured for it is its work; remove it for Portolan's to be installed"
+}
+
+// InstallCopy makes the plugin callable by a name that others have a plugin of, unless one
+// of theirs is there: a *ForeignError. It is a copy and no link: an installer that comes
+// later and writes over the file would write over what the link leads to.
+func InstallCopy(dir, name string) error {
+	path := filepath.Join(dir, name)
+	if _, err := os.Lstat(path); err == nil && !portolan(path) {
+		return &ForeignError{path}
+	}
+	in, err := os.Open(filepath.Join(dir, BinaryName))
+	if err != nil {
+		return fmt.Errorf("installing the CNI binary as %s: %w", name, err)
+	}
+	defer in.Close()
+	if err := durable.Copy(path, 0o755, in); err != nil {
+		return fmt.Errorf("installing the CNI binary as %s: %w", name, err)
+	}
+	return nil
+}
+
+// RemoveCopy takes back what InstallCopy made; no error when it is gone, or another's.
+func RemoveCopy(dir, name string) error {
+	if path := filepath.Join(dir, name); portolan(path) {
+		return durable.Remove(path)
+	}
+	return nil
+}
+
+// portolan reports whether a file is this plugin, of any release.
+func portolan(path string) bool {
+	info, err := buildinfo.ReadFile(path)
+	return err == nil && strings.HasSuffix(info.Path, "/cmd/"+BinaryName)
 }
 
 // RemoveNames takes back what InstallNames made; no error when it is gone.

@@ -38,6 +38,8 @@ type Endpoint struct {
 	Addresses []netip.Prefix
 	Gateways  []netip.Addr
 	Routes    []Route
+	// Physical: of the physical network, which may tell it addresses and routes besides.
+	Physical bool
 	// Rank is how many interfaces of the pod are on the same network and come before: from
 	// 1 on, what has this one's addresses leaves by it, and nothing else does.
 	Rank int

@@ -116,13 +116,17 @@ func (v *Veths) within(list []Pair, f func(h *netlink.Handle) error) error {
 
 // configure gives a pod's end addresses and routes, and brings it up.
 func configure(h *netlink.Handle, pod netlink.Link, e Endpoint) error {
-	for _, s := range []struct{ family, key, value string }{
+	settings := []struct{ family, key, value string }{
 		{"ipv6", "accept_ra", "0"}, // decision 31: its addresses are static
 		{"ipv6", "autoconf", "0"},
 		{"ipv6", "accept_dad", "0"},    // nobody else has its MAC, so nobody its link-local address (decision 24)
 		{"ipv6", "addr_gen_mode", "0"}, // made of the MAC: OVN's port security knows no other
 		{"ipv4", "arp_notify", "1"},    // also when the link comes back later
-	} {
+	}
+	if e.Physical {
+		settings = settings[len(settings)-1:]
+	}
+	for _, s := range settings {
 		if err := sysctl(s.family, e.IfName, s.key, s.value); err != nil {
 			return err
 		}

@@ -111,6 +111,9 @@ func (a *Agent) dispatch(ctx context.Context, t *trace, r *Request) (json.RawMes
 	if !a.recovered.Load() {
 		return nil, errNotRecovered
 	}
+	if r.Config.Type == TypeSRIOV {
+		return a.physical(ctx, t, r)
+	}
 	if r.Command == wire.GC {
 		return nil, a.gc(ctx, t, r.Config.ValidAttachments)
 	}
@@ -129,7 +132,7 @@ func (a *Agent) dispatch(ctx context.Context, t *trace, r *Request) (json.RawMes
 	case wire.Check:
 		return nil, a.check(ctx, t, r)
 	default:
-		return nil, a.del(ctx, t, r)
+		return nil, errors.Join(a.del(ctx, t, r), removeInfo(r.Config))
 	}
 }
 

@@ -128,11 +128,14 @@ func (t *trace) fail(err error) *wire.Error {
 func codeOf(err error) uint {
 	var coded *wire.Error
 	var full *alloc.ExhaustedError
+	var pending *PendingError
 	switch {
 	case errors.As(err, &coded):
 		return coded.Code
 	case errors.As(err, &full):
 		return wire.CodeNoAddressLeft
+	case errors.As(err, &pending):
+		return wire.CodeTryAgain
 	case errors.Is(err, errNetns):
 		return wire.CodeNetns
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled), errors.Is(err, errTimeout),

@@ -34,7 +34,7 @@ func (d *Door) Status(p cni.Pod, all []cni.Attachment) {
 // statusOf is what the last plugin says, and that it is this interface where it says
 // nothing of one.
 func statusOf(a cni.Attachment) multus.Status {
-	s := multus.StatusOf(a.Definition(), a.Result, nil)
+	s := multus.StatusOf(a.Definition(), a.Result, a.Device)
 	if s.Interface == "" {
 		s.Interface = a.IfName
 	}

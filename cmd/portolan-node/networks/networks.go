@@ -249,7 +249,7 @@ func (n *Networks) Attach(wish cni.Wish) (cni.Network, error) {
 		return cni.Network{}, err
 	}
 	if a.Config == nil {
-		return cni.Network{Name: a.Network, Chain: chain, Resource: a.Resource}, nil
+		return cni.Network{Name: a.Network, Chain: chain, Resource: a.Resource, Device: a.Device}, nil
 	}
 	w := n.networks[n.claims[definition]]
 	if w == nil || w.specOf() == nil {

@@ -450,7 +450,7 @@ func TestNativeRefuses(t *testing.T) {
 	m.networks.Put(flat)
 	m.recover(t)
 	for selection, want := range map[string]string{
-		"device":                               "definition shop/device needs a device of resource example.org/nic",
+		"device":                               "it needs a device of resource example.org/nic, and this node gives no devices",
 		"mine":                                 "definition shop/mine is of the default network",
 		"flat@a,flat@a":                        "give it another name: entry 0 has that one",
 		"chain":                                "plugin \"tuning\" is before Portolan's, which makes the interface: put Portolan's first",

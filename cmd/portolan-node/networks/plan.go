@@ -186,9 +186,6 @@ func leaseOf(a *multus.Attachment) (cni.Chain, error) {
 // chainOf is what plugins of others do for an attachment.
 func chainOf(a *multus.Attachment) (cni.Chain, error) {
 	none := cni.Chain{}
-	if a.Resource != "" && a.Device == "" && a.Config == nil {
-		return none, fmt.Errorf("definition %s needs a device of resource %s: without Multus Portolan does not ask the kubelet for devices yet; install Multus, or name the device in the definition and take the annotation k8s.v1.cni.cncf.io/resourceName off it", a.Key, a.Resource)
-	}
 	chain := cni.Chain{List: a.List, Values: a.Capabilities()}
 	if a.Config == nil {
 		return chain, nil

@@ -137,6 +137,7 @@ func (p *Ports) State(_ context.Context, name string) (cni.PortState, error) {
 type Links struct {
 	mu    sync.Mutex // guards the rest
 	pairs map[string]pair
+	given map[string]pair // ends of devices that were configured
 	gone  map[string]bool // namespaces that have ended
 	fail  string
 }
@@ -196,6 +197,13 @@ func (l *Links) Configure(list ...cni.Pair) error { return each(list, l.configur
 func (l *Links) configure(d cni.Device, e cni.Endpoint) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if d.Given {
+		if l.given == nil {
+			l.given = make(map[string]pair)
+		}
+		l.given[d.Host] = pair{e, true}
+		return l.failing(cni.StageConfigure)
+	}
 	p, ok := l.pairs[d.Host]
 	if !ok || p.at.Netns != e.Netns {
 		return fmt.Errorf("%s is not at %s", d.Host, e.Netns)
@@ -211,7 +219,7 @@ func (l *Links) Announce(list ...cni.Pair) error { return each(list, l.announce)
 func (l *Links) announce(d cni.Device, _ cni.Endpoint) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.pairs[d.Host].configured {
+	if !l.pairs[d.Host].configured && !(d.Given && l.given[d.Host].configured) {
 		return fmt.Errorf("%s is not configured", d.Host)
 	}
 	return l.failing(cni.StageAnnounce)
@@ -224,7 +232,11 @@ func (l *Links) Route(cni.Endpoint) error { return nil }
 func (l *Links) Verify(d cni.Device, e cni.Endpoint) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if p := l.pairs[d.Host]; !p.configured || p.at.Netns != e.Netns || p.at.IfName != e.IfName {
+	p := l.pairs[d.Host]
+	if d.Given {
+		p = l.given[d.Host]
+	}
+	if !p.configured || p.at.Netns != e.Netns || p.at.IfName != e.IfName {
 		return fmt.Errorf("%s is not at %s", d.Host, e.Netns)
 	}
 	return nil
@@ -280,6 +292,11 @@ func (l *Links) In(netns string) []netip.Prefix {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var out []netip.Prefix
+	for _, p := range l.given {
+		if p.at.Netns == netns {
+			out = append(out, p.at.Addresses...)
+		}
+	}
 	for _, p := range l.pairs {
 		if p.at.Netns == netns && p.configured {
 			out = append(out, p.at.Addresses...)
