@@ -347,8 +347,8 @@ func (d *Devices) holders(ctx context.Context) holders {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for id, c := range d.chosen {
-		if d.config.Now().Sub(c.at) > justChosen {
-			delete(d.chosen, id)
+		if _, has := h.records[id]; has || d.config.Now().Sub(c.at) > justChosen {
+			delete(d.chosen, id) // the record says it from here on
 		} else if h.by[id] == "" {
 			h.by[id] = "pod " + c.pod
 		}
