@@ -314,9 +314,11 @@ bench: build ovn-root lab ## every figure, written into docs/benchmarks.md; 20 m
 	go test -run '^$$' -bench . -benchmem ./pkg/engine ./pkg/compile ./pkg/ovsdb | tee bin/bench-engine.txt
 	go test -count=1 ./pkg/compile -run PodCostOnRealDatabases -real
 	go test -count=1 ./e2e/restart -real -pods $(BENCH_PODS) -v | tee bin/bench-restart.txt
+	go test -run '^$$' -bench Resolve -benchmem ./sriov | tee bin/bench-resolve.txt
 	@CGO_ENABLED=0 go build -o bin/bench ./e2e/bench
 	bin/bench -multus "$$(bin/lab multus)" -doc docs/benchmarks.md -with 'The engine, 50,000 pods on 500 nodes in one zone=bin/bench-engine.txt' \
-		-with 'What a pod writes=pkg/compile/testdata/pod-cost.txt' -with 'An agent restarted=bin/bench-restart.txt' $(BENCH)
+		-with 'What a pod writes=pkg/compile/testdata/pod-cost.txt' -with 'An agent restarted=bin/bench-restart.txt' \
+		-with 'A device looked up, of 256=bin/bench-resolve.txt' $(BENCH)
 
 ##--- a cluster to look at
 

@@ -1,7 +1,7 @@
 // Command bench measures what Portolan costs, beside what it cannot be quicker
 // than: the reference plugins ptp and host-local, OVN itself, a bridge with one flow.
 //
-//	bench [-parts add,networks,thousand,burst,rate,idle,paths,throughput] [-samples 200] [-doc docs/benchmarks.md] [-with TITLE=FILE]…
+//	bench [-parts add,networks,devices,thousand,burst,rate,idle,paths,throughput] [-samples 200] [-doc docs/benchmarks.md] [-with TITLE=FILE]…
 //
 //	bench ── builds the reference plugins, starts itself in private namespaces
 //	   └─ bench inside ── OVS, OVN, a zone's driver and CNI server ──> parts, one after the other
@@ -52,7 +52,7 @@ type options struct {
 
 func main() {
 	var o options
-	flag.StringVar(&o.parts, "parts", "add,networks,thousand,burst,rate,idle,paths,throughput", "what is measured")
+	flag.StringVar(&o.parts, "parts", "add,networks,devices,thousand,burst,rate,idle,paths,throughput", "what is measured")
 	flag.IntVar(&o.samples, "samples", 200, "ADDs and DELs of each contender")
 	flag.DurationVar(&o.lead, "lead", 200*time.Millisecond, "how long before its ADD a pod is bound, and the pause before any")
 	flag.StringVar(&o.shim, "shim", "bin/portolan-cni", "the plugin that is executed")
@@ -152,6 +152,7 @@ func parts() []part {
 	return []part{
 		{"add", "ADD and DEL, one at a time", timeADD},
 		{"networks", "ADD and DEL of a pod on several networks", timeNetworks},
+		{"devices", "ADD and DEL of a pod with a soft device", timeDevices},
 		{"thousand", "A thousand networks", timeThousand},
 		{"burst", "ADD, ten at once", timeBurst},
 		{"rate", "A pod created, until its chassis has bound it", timeRate},

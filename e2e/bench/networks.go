@@ -80,21 +80,26 @@ func (l *leases) Remove(context.Context, string, int, func(*intent.Block) bool) 
 
 // offer makes networks known, as the API server would, of these topologies in turn.
 func (n *node) offer(kinds []intent.Topology, names ...int) {
+	for _, i := range names {
+		n.define(definitionName(i), i, kinds[i%len(kinds)], "")
+	}
+}
+
+// define makes network i and its definition known, whose interfaces are devices of a
+// resource; "": veth pairs.
+func (n *node) define(name string, i int, kind intent.Topology, resource string) {
 	put := func(o intent.Object) { n.networks.Put(o); n.sink.Put(o) }
 	put(&intent.Namespace{Name: "ptb"})
-	for _, i := range names {
-		name, kind := definitionName(i), kinds[i%len(kinds)]
-		subnet := netip.PrefixFrom(netip.AddrFrom4([4]byte{11, byte(i / 128), byte(i % 128 * 2), 0}), 23)
-		spec := &intent.Network{Name: name, ID: i + 1, Topology: kind, Definitions: []string{"ptb/" + name}, Subnets: []intent.NetworkSubnet{{Prefix: subnet}}}
-		text := subnet.String()
-		if kind == intent.Layer3 {
-			spec.Subnets[0].HostPrefix = 24
-			text += "/24"
-		}
-		put(&intent.Definition{Namespace: "ptb", Name: name, Config: fmt.Sprintf(
-			`{"cniVersion":"1.0.0","type":"portolan","name":%q,"netAttachDefName":"ptb/%s","topology":%q,"subnets":%q}`, name, name, kind, text)})
-		put(spec)
+	subnet := netip.PrefixFrom(netip.AddrFrom4([4]byte{11, byte(i / 128), byte(i % 128 * 2), 0}), 23)
+	spec := &intent.Network{Name: name, ID: i + 1, Topology: kind, Definitions: []string{"ptb/" + name}, Subnets: []intent.NetworkSubnet{{Prefix: subnet}}}
+	text := subnet.String()
+	if kind == intent.Layer3 {
+		spec.Subnets[0].HostPrefix = 24
+		text += "/24"
 	}
+	put(&intent.Definition{Namespace: "ptb", Name: name, Resource: resource, Config: fmt.Sprintf(
+		`{"cniVersion":"1.0.0","type":"portolan","name":%q,"netAttachDefName":"ptb/%s","topology":%q,"subnets":%q}`, name, name, kind, text)})
+	put(spec)
 }
 
 func newNetworks(put func(intent.Object)) *networks.Networks {

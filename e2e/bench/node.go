@@ -45,6 +45,7 @@ type node struct {
 	pool   *alloc.Pool
 
 	networks *networks.Networks // the others than the default one
+	devices  devices
 	stages   *stages
 	socket   string
 	floor    *floor // nil until a part needs it
@@ -98,6 +99,7 @@ func (n *node) connect(ctx context.Context) error {
 }
 
 func (n *node) close() {
+	n.devices.close()
 	n.ports.Close()
 	for _, c := range n.conns {
 		c.Close()
@@ -145,7 +147,11 @@ func (n *node) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	n.agent, err = cni.New(cni.Config{Pods: n.pods, Ports: n.ports, Links: links, Publisher: n, Pool: n.pool, Networks: n.networks, MTU: mtu,
+	keeper, err := n.devices.open(n.zone.dir, n.ports)
+	if err != nil {
+		return err
+	}
+	n.agent, err = cni.New(cni.Config{Devices: &n.devices, Keeper: keeper, Pods: n.pods, Ports: n.ports, Links: links, Publisher: n, Pool: n.pool, Networks: n.networks, MTU: mtu,
 		Timeout: 30 * time.Second, Observe: n.stages.observe, Log: slog.New(slog.NewTextHandler(log, nil))})
 	if err != nil {
 		return err

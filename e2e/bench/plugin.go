@@ -42,6 +42,7 @@ type portolan struct {
 	prepared bool   // the pod is bound before its ADD, as it is in a cluster
 	more     int    // networks beside the default one
 	on       string // the annotation that names them; "": the first ones
+	device   bool   // the further network's interface is a soft device
 }
 
 func (p *portolan) name() string {
@@ -55,6 +56,9 @@ func (p *portolan) name() string {
 func (p *portolan) label() string {
 	if p.more == 0 {
 		return ""
+	}
+	if p.device {
+		return "device"
 	}
 	return fmt.Sprint("+", p.more)
 }
