@@ -135,7 +135,7 @@ func (e election) lead(ctx context.Context) error {
 	}
 	k := networks.New(networks.Config{
 		Client: e.objects, Plan: c.plan, Log: e.log, Timeout: writeTimeout,
-		Recall: e.recallNetworkIDs, Keep: e.keepNetworkIDs, Found: c.claimed,
+		Recall: e.recallNetworkIDs, Keep: e.keepNetworkIDs, Found: c.claimed, Pools: c.pooled,
 	})
 	c.follow(k)
 	c.taps[kube.Nodes] = l.tap()

@@ -54,6 +54,7 @@ type crier struct {
 	taps     map[kube.Source]kube.Tap            // of those who need more of an object than its intent
 
 	definitions map[intent.Key]string // UIDs of those that something is wrong with; of the loop
+	pools       map[intent.Key]string // those of DevicePools
 
 	mu      sync.Mutex // guards what follows
 	posted  []func()   // to run on the loop
@@ -66,6 +67,7 @@ const (
 	fromAllocation   = "allocation"
 	fromNodeNetworks = "nodenetworks"
 	fromClaims       = "claims"
+	fromPools        = "devicepools"
 )
 
 func newCrier(client kube.Client, nodes kube.NodeNetworks, plan *intent.Cluster, log *slog.Logger) *crier {
@@ -155,6 +157,21 @@ func (c *crier) claimed(list []networks.Found) {
 	c.heard(fromClaims)
 }
 
+// pooled takes what is to be told of DevicePools.
+func (c *crier) pooled(list []networks.PoolFound) {
+	uids := map[intent.Key]string{}
+	var found []fold.Found
+	for _, f := range list {
+		key := intent.Key{Kind: intent.KindDevicePool, Name: f.Pool}
+		uids[key] = f.UID
+		found = append(found, fold.Found{Object: key, Reason: f.Reason, Message: f.Message})
+	}
+	c.post(func() {
+		c.board.Set(fromPools, found)
+		c.pools = uids
+	})
+}
+
 // Put, Delete and Synced are the watch's sink.
 func (c *crier) Put(o intent.Object) {
 	c.driver.Sink().Put(o)
@@ -213,7 +230,7 @@ func (c *crier) run(ctx context.Context) {
 	watch := &kube.Watch{Client: c.client, Sink: c, Problems: c.doorFound, Taps: c.taps}
 	if c.keeper != nil {
 		watch.Dynamic = c.keeper.Client
-		watch.Sources = []kube.Source{kube.Nodes, kube.Namespaces, kube.Pods, kube.Networks, kube.PhysicalNetworks}
+		watch.Sources = []kube.Source{kube.Nodes, kube.Namespaces, kube.Pods, kube.Networks, kube.PhysicalNetworks, kube.DevicePools}
 	}
 	if c.plan.GlobalZone {
 		watch.Zoning = kube.ZoneGlobal
@@ -227,6 +244,9 @@ func (c *crier) run(ctx context.Context) {
 		select {
 		case <-informer.HasSyncedChecker().Done():
 			c.heard(fromNodeNetworks)
+			if c.keeper != nil {
+				c.keeper.NodesHeard()
+			}
 		case <-ctx.Done():
 		}
 	})
@@ -329,9 +349,8 @@ func (c *crier) update(ctx context.Context) (map[intent.Key]string, error) {
 		fn()
 	}
 	uids := map[intent.Key]string{}
-	for key, uid := range c.definitions {
-		uids[key] = uid
-	}
+	maps.Copy(uids, c.definitions)
+	maps.Copy(uids, c.pools)
 	err := c.driver.Do(ctx, func() {
 		c.board.Set("units", fold.OfProblems(c.engine.Problems()))
 		for _, key := range c.board.Objects() {
@@ -385,8 +404,11 @@ func targetOf(k intent.Key, uids map[intent.Key]string) (kube.Target, bool) {
 	if k.Kind == intent.KindNode {
 		return kube.NodeTarget(k.Name), true
 	}
-	namespace, name, ok := strings.Cut(k.Name, "/")
 	uid := uids[k]
+	if k.Kind == intent.KindDevicePool {
+		return kube.PoolTarget(k.Name, uid), uid != ""
+	}
+	namespace, name, ok := strings.Cut(k.Name, "/")
 	if k.Kind == intent.KindDefinition {
 		return kube.DefinitionTarget(namespace, name, uid), ok && uid != ""
 	}

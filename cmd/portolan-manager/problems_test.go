@@ -31,7 +31,7 @@ func newNetworks() *dynamicfake.FakeDynamicClient {
 			kube.NodeNetworkResource(): "NodeNetworkList", networks.Definitions(): "NetworkAttachmentDefinitionList",
 			{Group: "k8s.ovn.org", Version: "v1", Resource: "userdefinednetworks"}:        "UserDefinedNetworkList",
 			{Group: "k8s.ovn.org", Version: "v1", Resource: "clusteruserdefinednetworks"}: "ClusterUserDefinedNetworkList",
-			ours("networks"): "NetworkList", ours("addressblocks"): "AddressBlockList", ours("physicalnetworks"): "PhysicalNetworkList",
+			ours("networks"): "NetworkList", ours("addressblocks"): "AddressBlockList", ours("physicalnetworks"): "PhysicalNetworkList", ours("devicepools"): "DevicePoolList",
 			kube.ClaimResource(): "IPAMClaimList",
 		})
 }
@@ -155,7 +155,7 @@ func TestOneWatchOfEachResource(t *testing.T) {
 		}
 	}
 	for _, of := range []string{
-		"nodes", "namespaces", "pods", "nodenetworks", "networks", "physicalnetworks", "addressblocks", "ipamclaims",
+		"nodes", "namespaces", "pods", "nodenetworks", "networks", "physicalnetworks", "devicepools", "addressblocks", "ipamclaims",
 		"network-attachment-definitions", "userdefinednetworks", "clusteruserdefinednetworks",
 	} {
 		if watches[of] != 1 {

@@ -30,6 +30,9 @@ const (
 	ReasonRepaired = "NetworkRepaired"     // the node's agent has set something right
 )
 
+// OfPool begins the reasons of statements about DevicePools, which end with a node's.
+const OfPool = "DevicePool"
+
 // Found is one thing that is wrong with an object.
 type Found struct {
 	Object  intent.Key
@@ -176,7 +179,10 @@ func (b *Board) statement(key intent.Key) Statement {
 
 // weight puts what is worst first: its reason becomes the statement's.
 func weight(reason string) int {
-	return slices.Index([]string{ReasonNotReady, ReasonInput, ReasonPlace, ReasonRepaired}, reason)
+	return slices.Index([]string{
+		ReasonNotReady, ReasonInput, ReasonPlace, ReasonRepaired,
+		OfPool + v1alpha1.PoolFailed, OfPool + v1alpha1.PoolConflict, OfPool + v1alpha1.PoolWaiting,
+	}, reason)
 }
 
 // namedNodes is how many nodes a statement names.

@@ -6,7 +6,8 @@ import "slices"
 // declares it. Compilers do not read it: it is for the node's agent, which makes and
 // offers the devices.
 type DevicePool struct {
-	Name string
+	Name       string
+	Generation int64 // of what it says, which a report on it names; 0: not known
 	// Invalid says what is wrong with it; "": nothing. Its other fields cannot be relied
 	// on then: nothing new is done by it, and what a node has made by it stays.
 	Invalid  string
@@ -71,7 +72,7 @@ func (p *DevicePool) Buckets() []Bucket { return nil }
 // Equal compares every field.
 func (p *DevicePool) Equal(o Object) bool {
 	q := o.(*DevicePool)
-	return p.Name == q.Name && p.Invalid == q.Invalid && p.Nodes.String() == q.Nodes.String() && p.Resource == q.Resource &&
+	return p.Name == q.Name && p.Generation == q.Generation && p.Invalid == q.Invalid && p.Nodes.String() == q.Nodes.String() && p.Resource == q.Resource &&
 		p.Soft == q.Soft && p.Count == q.Count && p.NICs.Equal(q.NICs) && p.VFs == q.VFs && p.Mode == q.Mode && p.MTU == q.MTU &&
 		p.Driver == q.Driver && p.RDMA == q.RDMA && p.Tunnel == q.Tunnel && p.DryRun == q.DryRun && p.trustsAs(q)
 }

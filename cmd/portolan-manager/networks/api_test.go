@@ -43,7 +43,7 @@ func newServer() *server {
 	kinds := map[schema.GroupVersionResource]string{
 		Definitions(): "NetworkAttachmentDefinitionList", resource("networks"): "NetworkList",
 		userDefinedResource("UserDefinedNetwork"): "UserDefinedNetworkList", userDefinedResource("ClusterUserDefinedNetwork"): "ClusterUserDefinedNetworkList",
-		resource("addressblocks"): "AddressBlockList", resource("physicalnetworks"): "PhysicalNetworkList",
+		resource("addressblocks"): "AddressBlockList", resource("physicalnetworks"): "PhysicalNetworkList", resource("devicepools"): "DevicePoolList",
 		kube.ClaimResource(): "IPAMClaimList",
 	}
 	s := &server{
@@ -194,6 +194,7 @@ type lab struct {
 
 	mu     sync.Mutex // guards what follows
 	found  map[string]Found
+	pools  []PoolFound
 	high   *uint64      // as the Lease has it
 	leased atomic.Int32 // how often that was written
 }
@@ -227,13 +228,18 @@ func beginAt(t *testing.T, s *server, high *uint64, now func() time.Time) *lab {
 			}
 			l.rounds <- struct{}{}
 		},
+		Pools: func(list []PoolFound) {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.pools = list
+		},
 	})
 	for _, src := range []kube.Source{kube.Pods, kube.Namespaces, kube.Nodes} {
 		l.k.Synced(src)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var parts sync.WaitGroup
-	watch := &kube.Watch{Dynamic: s, Sink: l.k, Sources: []kube.Source{kube.Networks, kube.PhysicalNetworks}, Taps: l.k.Taps()}
+	watch := &kube.Watch{Dynamic: s, Sink: l.k, Sources: []kube.Source{kube.Networks, kube.PhysicalNetworks, kube.DevicePools}, Taps: l.k.Taps()}
 	parts.Go(func() { _ = watch.Run(ctx) })
 	parts.Go(func() { l.k.Run(ctx) })
 	l.stop = func() { cancel(); parts.Wait() }

@@ -1,9 +1,10 @@
 // Package networks keeps one Network object for each logical network, as package
-// claims decides, and folds what nodes say of PhysicalNetworks into their status.
+// claims decides, and folds what nodes say of PhysicalNetworks and DevicePools into
+// their status.
 //
 //	definitions, blocks, IPAMClaims …      ┌───────┐
 //	                     (own informers) ──┤       │
-//	Networks, PhysicalNetworks (Taps)    ──┤ world ├─ Decide ─> create, patch, delete
+//	Networks, wires, pools (Taps)        ──┤ world ├─ Decide ─> create, patch, delete
 //	pods, namespaces, nodes (Sink)       ──┤       │         └> findings, told as Events
 //	                                       └───────┘
 //

@@ -50,6 +50,9 @@ type Config struct {
 	Keep   func(ctx context.Context, high uint64) error
 	// Found gets all that is wrong with definitions after each round.
 	Found func([]Found)
+	// Pools gets what users of DevicePools are to be told, when it changes; nil: nobody
+	// is told.
+	Pools func([]PoolFound)
 }
 
 // Found is one definition that is not as its writer wants it.
@@ -59,7 +62,7 @@ type Found struct {
 	claims.Finding
 }
 
-// Keeper keeps Networks. Put, Delete, Synced, SetNode and DropNode may be called
+// Keeper keeps Networks. Put, Delete, Synced, SetNode, DropNode and NodesHeard may be called
 // from any goroutine.
 type Keeper struct {
 	Config
@@ -68,6 +71,8 @@ type Keeper struct {
 	high uint64        // on the Lease
 	took time.Duration // to decide, the last time
 	bell chan struct{} // holds one ring
+
+	lastPools []PoolFound // as handed on
 
 	mu      sync.Mutex // guards what follows
 	world   claims.World
@@ -86,6 +91,12 @@ type Keeper struct {
 	resting  map[string]time.Time             // entries of nobody: since when
 	rests    map[string]struct{}              // those that there were at the last look
 	claimed  map[string]map[string]struct{}   // blocks that have entries of an IPAMClaim, by claim
+
+	wires       *tally                          // of PhysicalNetworks
+	pools       *tally                          // of DevicePools
+	devicePools map[string]*v1alpha1.DevicePool // by name
+	poolSaid    map[string]map[string]said      // by pool and reason
+	nodesHeard  bool                            // every NodeNetwork there was has been given
 
 	userDefined map[string]*userDefined // by kind and key
 	nads        map[string]*nad         // every definition, by key
@@ -110,6 +121,8 @@ func New(c Config) *Keeper {
 		refused: map[string]refusal{}, ipam: map[string]*ipamclaims.IPAMClaim{}, bound: map[string]string{}, peopled: map[string]int{},
 		departed: map[string]time.Time{}, resting: map[string]time.Time{}, rests: map[string]struct{}{}, claimed: map[string]map[string]struct{}{},
 	}
+	k.wires, k.pools = newTally(k.nodes), newTally(k.nodes)
+	k.devicePools, k.poolSaid = map[string]*v1alpha1.DevicePool{}, map[string]map[string]said{}
 	for _, s := range []kube.Source{kube.Pods, kube.Namespaces, kube.Nodes, kube.Networks, kube.PhysicalNetworks} {
 		k.missing[string(s)] = struct{}{}
 	}
@@ -197,8 +210,34 @@ func (k *Keeper) round(ctx context.Context) time.Duration {
 		return tryAgain
 	}
 	again := k.carryOut(ctx, todo)
+	again = sooner(again, k.tellPools())
 	k.Found(found)
 	return again
+}
+
+// tellPools hands on what is to be told of DevicePools, if it is another, and says when to
+// look again.
+func (k *Keeper) tellPools() time.Duration {
+	k.mu.Lock()
+	if !k.nodesHeard || k.Pools == nil {
+		k.mu.Unlock()
+		return 0
+	}
+	found, again := k.poolsFound()
+	k.mu.Unlock()
+	if !slices.Equal(found, k.lastPools) {
+		k.Pools(found)
+		k.lastPools = found
+	}
+	return again
+}
+
+// sooner is the first of two times to look again; 0 is never.
+func sooner(a, b time.Duration) time.Duration {
+	if a == 0 || b > 0 && b < a {
+		return b
+	}
+	return a
 }
 
 // decide makes the round's decisions into writes.
@@ -224,6 +263,7 @@ func (k *Keeper) decide(ctx context.Context) ([]write, []Found, error) {
 	todo = append(todo, k.blockWrites()...)
 	todo = append(todo, k.claimWrites()...)
 	todo = append(todo, k.physicalWrites()...)
+	todo = append(todo, k.poolWrites()...)
 	todo = append(todo, k.userDefinedWrites()...)
 	k.rest(d)
 	k.mu.Unlock()

@@ -257,6 +257,7 @@ func TestPhysicalNetworkIsFolded(t *testing.T) {
 		}
 		l.k.Put(&intent.Node{Name: node, Labels: labels})
 	}
+	l.k.NodesHeard()
 	report := func(node string, p v1alpha1.NodePhysicalNetwork) {
 		l.k.SetNode(&v1alpha1.NodeNetwork{
 			ObjectMeta: metav1.ObjectMeta{Name: node}, Status: v1alpha1.NodeNetworkStatus{PhysicalNetworks: []v1alpha1.NodePhysicalNetwork{p}},

@@ -76,6 +76,11 @@ func (k *Keeper) Taps() map[kube.Source]kube.Tap {
 			Drop:   func(o any) { k.setPhysical(o.(*v1alpha1.PhysicalNetwork).Name, nil) },
 			Synced: func() { k.heard(string(kube.PhysicalNetworks)) },
 		},
+		// Nothing waits for these: networks do not need them, and an older cluster has none.
+		kube.DevicePools: {
+			Put:  func(o any) { k.setPool(o.(*v1alpha1.DevicePool).Name, o.(*v1alpha1.DevicePool)) },
+			Drop: func(o any) { k.setPool(o.(*v1alpha1.DevicePool).Name, nil) },
+		},
 	}
 }
 

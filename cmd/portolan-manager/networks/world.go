@@ -34,6 +34,8 @@ func (k *Keeper) Put(o intent.Object) {
 	case *intent.Node:
 		if old, ok := k.nodes[o.Name]; !ok || !maps.Equal(old, o.Labels) {
 			k.nodes[o.Name] = o.Labels
+			k.wires.setNode(o.Name)
+			k.pools.setNode(o.Name)
 			k.ring()
 		}
 	}
@@ -52,6 +54,8 @@ func (k *Keeper) Delete(key intent.Key) {
 		k.ring()
 	case intent.KindNode:
 		delete(k.nodes, key.Name)
+		k.wires.setNode(key.Name)
+		k.pools.setNode(key.Name)
 		k.ring()
 	}
 }
@@ -135,6 +139,8 @@ func (k *Keeper) SetNode(n *v1alpha1.NodeNetwork) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.reports[n.Name] = n.Status
+	k.wires.setReport(n.Name, ofWires(n.Status.PhysicalNetworks))
+	k.pools.setReport(n.Name, ofPools(n.Status.DevicePools))
 	k.ring()
 }
 
@@ -143,6 +149,17 @@ func (k *Keeper) DropNode(name string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	delete(k.reports, name)
+	k.wires.setReport(name, nil)
+	k.pools.setReport(name, nil)
+	k.ring()
+}
+
+// NodesHeard takes that every NodeNetwork there was has been given by SetNode. What is
+// folded of them is not written before.
+func (k *Keeper) NodesHeard() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.nodesHeard = true
 	k.ring()
 }
 
@@ -210,10 +227,12 @@ func (k *Keeper) setPhysical(name string, p *v1alpha1.PhysicalNetwork) {
 	switch {
 	case p == nil:
 		delete(k.world.Physical, name)
+		k.wires.dropObject(name)
 	case old != nil && old.UID == p.UID && !newer(old.ResourceVersion, p.ResourceVersion):
 		return
 	default:
 		k.world.Physical[name] = p
+		k.wires.setObject(name, p.ObjectMeta, p.Spec.NodeSelector)
 	}
 	k.ring()
 }

@@ -31,11 +31,6 @@ type write struct {
 // carryOut does the writes, several at once, and says when to look again.
 func (k *Keeper) carryOut(ctx context.Context, todo []write) time.Duration {
 	var again time.Duration
-	sooner := func(d time.Duration) {
-		if again == 0 || d < again {
-			again = d
-		}
-	}
 	work := make(chan write)
 	failed := make(chan write)
 	var wg sync.WaitGroup
@@ -59,11 +54,11 @@ func (k *Keeper) carryOut(ctx context.Context, todo []write) time.Duration {
 		close(failed)
 	}()
 	for range failed {
-		sooner(tryAgain)
+		again = sooner(again, tryAgain)
 	}
 	for _, w := range todo {
 		if w.after > 0 {
-			sooner(w.after)
+			again = sooner(again, w.after)
 		}
 	}
 	return again

@@ -241,6 +241,9 @@ type NodeDevicePool struct {
 	Reason string `json:"reason,omitempty"`
 	// +optional
 	Message string `json:"message,omitempty"`
+	// ObservedGeneration of the pool that this is said of; 0: not known.
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 	// Devices that there are, those of them that are well, and that pods have.
 	Devices int32 `json:"devices"`
 	Well    int32 `json:"well"`

@@ -40,7 +40,7 @@ func newPoolPatterns() poolPatterns {
 func ParseDevicePool(n *v1alpha1.DevicePool) (*intent.DevicePool, []rows.Problem) {
 	s := n.Spec
 	out := &intent.DevicePool{
-		Name: n.Name, Resource: s.ResourceName, Soft: s.Kind == v1alpha1.SoftPool, VFs: -1, Mode: s.Mode, MTU: int(s.MTU), Driver: s.Driver,
+		Name: n.Name, Generation: n.Generation, Resource: s.ResourceName, Soft: s.Kind == v1alpha1.SoftPool, VFs: -1, Mode: s.Mode, MTU: int(s.MTU), Driver: s.Driver,
 		RDMA: s.RDMA, Tunnel: s.TunnelInterface, DryRun: s.DryRun,
 	}
 	p := &problems{key: out.Key()}

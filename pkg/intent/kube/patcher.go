@@ -14,11 +14,13 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/workqueue"
+
+	"github.com/portolan-cni/portolan/pkg/api/v1alpha1"
 )
 
 // Target is the object that a writer writes to.
 type Target struct {
-	Namespace string // "" for a node
+	Namespace string // "" for a node or a pool
 	Name      string
 	UID       string // the object meant: one that took its place under its name is left alone; "" for any
 	Kind      string // "": Pod, or without a namespace Node
@@ -32,6 +34,11 @@ func DefinitionTarget(namespace, name, uid string) Target {
 	return Target{Namespace: namespace, Name: name, UID: uid, Kind: kindDefinition}
 }
 
+// PoolTarget is one DevicePool; only a Teller has a use for it.
+func PoolTarget(name, uid string) Target {
+	return Target{Name: name, UID: uid, Kind: v1alpha1.KindDevicePool}
+}
+
 // NodeTarget is a node, whichever has the name.
 func NodeTarget(name string) Target { return Target{Name: name} }
 
@@ -42,6 +49,9 @@ func PodTarget(namespace, name, uid string) Target {
 
 // String is the target's text form: Node/n or Pod/ns/name.
 func (t Target) String() string {
+	if t.Kind == v1alpha1.KindDevicePool {
+		return t.Kind + "/" + t.Name
+	}
 	if t.Kind != "" {
 		return t.Kind + "/" + t.Namespace + "/" + t.Name
 	}

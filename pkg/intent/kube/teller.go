@@ -13,6 +13,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/portolan-cni/portolan/pkg/api/v1alpha1"
 )
 
 // Teller says what is wrong with objects, in one Event for each: once when it
@@ -74,8 +76,8 @@ func (t *Teller) learn(e *corev1.Event) {
 	if about.Namespace == "" && about.UID == about.Name {
 		about.UID = "" // as reference makes it
 	}
-	if e.InvolvedObject.Kind == kindDefinition {
-		about.Kind = kindDefinition
+	if kind := e.InvolvedObject.Kind; kind == kindDefinition || kind == v1alpha1.KindDevicePool {
+		about.Kind = kind
 	}
 	if old, ok := t.said[about][e.Reason]; !ok || old.at.Before(e.LastTimestamp.Time) {
 		t.note(about, told{name: e.Name, reason: e.Reason, message: e.Message, at: e.LastTimestamp.Time, count: e.Count})
@@ -187,7 +189,10 @@ func (t Target) reference() *corev1.ObjectReference {
 	if t.Kind == kindDefinition {
 		ref.APIVersion, ref.Kind = "k8s.cni.cncf.io/v1", t.Kind
 	}
-	if t.Namespace == "" {
+	switch {
+	case t.Kind == v1alpha1.KindDevicePool:
+		ref.APIVersion, ref.Kind = v1alpha1.APIVersion, t.Kind
+	case t.Namespace == "":
 		ref.Kind = "Node"
 		if ref.UID == "" {
 			ref.UID = types.UID(t.Name)

@@ -124,3 +124,19 @@ func TestTheSameAgainCounts(t *testing.T) {
 		t.Errorf("%+v", e)
 	}
 }
+
+// TestEventsOfPools: an Event names the pool as what it is, and who comes after knows it
+// from a node of its name.
+func TestEventsOfPools(t *testing.T) {
+	s := newSpoken(t)
+	pool := PoolTarget("fast", "u1")
+	s.say(pool, "DevicePoolFailed", "node n1: no room")
+	events := s.expect("a pool", 1, 1)
+	if o := events[0].InvolvedObject; o.Kind != "DevicePool" || o.APIVersion != "portolan.io/v1alpha1" || o.UID != "u1" || events[0].Namespace != metav1.NamespaceDefault {
+		t.Errorf("an Event of %+v in %s", o, events[0].Namespace)
+	}
+	s.restart()
+	s.say(pool, "DevicePoolFailed", "node n1: no room")
+	s.say(NodeTarget("fast"), "DevicePoolFailed", "node n1: no room")
+	s.expect("the same, and a node of the name", 1, 2)
+}
