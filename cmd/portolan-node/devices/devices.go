@@ -178,10 +178,10 @@ func (d *Devices) Know(p *intent.DevicePool) {
 	d.change(func() {
 		if before := d.pools[p.Name]; p.Invalid != "" && before != nil {
 			kept := *before
-			kept.Invalid = p.Invalid
+			kept.Invalid, kept.Generation = p.Invalid, p.Generation
 			p = &kept
 		} else if p.Invalid != "" {
-			p = &intent.DevicePool{Name: p.Name, Invalid: p.Invalid, Nodes: p.Nodes}
+			p = &intent.DevicePool{Name: p.Name, Generation: p.Generation, Invalid: p.Invalid, Nodes: p.Nodes}
 		}
 		d.pools[p.Name] = p
 	})

@@ -302,7 +302,7 @@ func (r *round) tell() {
 	var counts []Count
 	for _, p := range r.pools {
 		s := r.states[p.Name]
-		n := v1alpha1.NodeDevicePool{Name: p.Name, Devices: int32(len(s.devices)), Steps: s.steps[:min(len(s.steps), 32)]}
+		n := v1alpha1.NodeDevicePool{Name: p.Name, ObservedGeneration: p.Generation, Devices: int32(len(s.devices)), Steps: s.steps[:min(len(s.steps), 32)]}
 		unwell := ""
 		for _, id := range s.devices {
 			if o := r.offers[id]; o.shown.Trouble == "" {
