@@ -43,6 +43,7 @@ type offloading struct {
 	filters  func(string) (offload.TCCount, error)     // offload.TCCounts
 	figures  *metrics.Offload
 	machine  machineProbe
+	required *requiring // nil: nobody is told
 
 	mu       sync.Mutex // guards the rest; it is held while a reading is made
 	observer *offload.Observer
@@ -66,7 +67,7 @@ func newOffloading(a *agent) *offloading {
 	}
 	return &offloading{
 		plan: a.facts.plan.Offload, datapath: a.facts.datapath, every: every, selected: a.physical.selected, filters: offload.TCCounts,
-		ports: func(ctx context.Context) ([]cni.Port, error) { return a.ports.List(ctx) }, figures: a.health.offload, machine: machine,
+		ports: func(ctx context.Context) ([]cni.Port, error) { return a.ports.List(ctx) }, figures: a.health.offload, machine: machine, required: newRequiring(a),
 		observer: &offload.Observer{
 			Switch: offload.Control{RunDir: daemon.OVSRun}, Database: offload.Socket{Endpoint: a.cfg.OVS}, Probe: machine, Datapath: name,
 		},
@@ -132,6 +133,9 @@ func (o *offloading) turn(ctx context.Context) (*offload.Report, error) {
 	}
 	if err == nil {
 		o.tell(r)
+		if o.required != nil {
+			o.required.look(r)
+		}
 	}
 	return r, err
 }

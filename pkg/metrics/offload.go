@@ -8,6 +8,7 @@ type Offload struct {
 	flows, interfaces, reasons *prometheus.GaugeVec
 	packets, readings          *prometheus.CounterVec
 	took                       prometheus.Histogram
+	required                   prometheus.Gauge
 }
 
 // OffloadReading is what one reading found.
@@ -45,6 +46,8 @@ func NewOffload(s *Set) *Offload {
 		packets:    counter("packets_total", "Packets that readings have seen, by place, each once at the slowest of its way.", "place"),
 		readings:   counter("readings_total", "Readings by result: read; looked, no flows were read, for none can be offloaded or they are too many; failed.", "result"),
 	}
+	o.required = prometheus.NewGauge(prometheus.GaugeOpts{Name: name("required_out"), Help: "Interfaces of definitions that require offload, and less than half of whose packets are moved by the NIC."})
+	s.add(o.required)
 	took := prometheus.NewHistogram(prometheus.HistogramOpts{
 		Name: name("reading_milliseconds"), Help: "Time that reading all flows took, which ovs-vswitchd's main thread spends too.", Buckets: []float64{1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 5000},
 	})
@@ -77,6 +80,9 @@ func (o *Offload) Reading(r OffloadReading) {
 		o.took.Observe(r.Milliseconds)
 	}
 }
+
+// RequiredOut takes how many interfaces are out of hardware that are required to be in it.
+func (o *Offload) RequiredOut(n int) { o.required.Set(float64(n)) }
 
 // Failed counts a reading that could not be made.
 func (o *Offload) Failed() { o.readings.WithLabelValues("failed").Inc() }

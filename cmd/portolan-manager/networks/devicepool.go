@@ -68,8 +68,8 @@ func ofPools(list []v1alpha1.NodeDevicePool) map[string]report {
 		if !p.Ready || r.shown {
 			r.reason, r.message = p.Reason, p.Message
 		}
-		if r.message == "" && len(p.Steps) > 0 && (!p.Ready || r.shown) {
-			r.message = strings.Join(p.Steps, "; ")
+		if r.shown && len(p.Steps) > 0 {
+			r.message = strings.TrimPrefix(r.message+": ", ": ") + strings.Join(p.Steps, "; ")
 		}
 		out[p.Name] = r
 	}

@@ -126,6 +126,21 @@ func (n *Networks) attachment(w cni.Wish) (*multus.Attachment, error) {
 	return &plan.Attachments[0], nil
 }
 
+// Offload is what the definition of an attachment says of offload: multus.OffloadRequire and
+// so on; "" of none of Portolan's, or one that is not there.
+func (n *Networks) Offload(key string) string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if key == intent.DefaultNetwork {
+		return ""
+	}
+	a, err := n.attachment(cni.Wish{Key: key})
+	if err != nil || a.Config == nil {
+		return ""
+	}
+	return a.Config.Offload
+}
+
 // mayReplace judges what a pod wants instead of the cluster's default network: that
 // network itself, with an address or a MAC of the pod's choice; n.mu is held.
 func (n *Networks) mayReplace(w cni.Wish) error {
