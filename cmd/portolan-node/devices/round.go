@@ -66,7 +66,7 @@ func (p *planned) takes(vf int) bool {
 func (d *Devices) round(ctx context.Context) {
 	d.reap()
 	pools, verified, listed := d.selected()
-	if !listed {
+	if !listed || d.idle(pools) {
 		return
 	}
 	r := &round{Devices: d, pools: pools, verified: verified, states: map[string]*state{}, offers: map[string]offer{}}
@@ -86,6 +86,15 @@ func (d *Devices) round(ctx context.Context) {
 		r.act(ctx)
 	}
 	r.tell()
+}
+
+// idle reports whether there is nothing to do for pools on this node, and never was.
+func (d *Devices) idle(pools []*intent.DevicePool) bool {
+	if len(pools)+len(d.known) > 0 {
+		return false
+	}
+	left, err := d.config.Inventory.SoftDevices(d.config.Soft.Group)
+	return err == nil && len(left) == 0
 }
 
 // look finds the NICs that pools are of, and what they are to be.
