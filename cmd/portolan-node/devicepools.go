@@ -81,14 +81,43 @@ func (a *agent) connectDevices() error {
 // describe tells what a device is.
 func (d *devicing) describe(id string) inspect.PodDevice {
 	out := inspect.PodDevice{ID: id}
-	out.Pool, out.Resource = d.Offered(id)
 	if found, err := d.inventory.Resolve(id); err == nil {
-		out.Kind, out.Mode = string(found.Kind), string(found.Mode)
-		if out.PF = found.PF.ID; found.PF.Netdev != "" {
-			out.PF = found.PF.Netdev + " (" + found.PF.ID + ")"
-		}
+		out = deviceOf(found)
+	}
+	out.Pool, out.Resource = d.Offered(id)
+	return out
+}
+
+// deviceOf is a device in the words of package inspect.
+func deviceOf(d sriov.Device) inspect.PodDevice {
+	out := inspect.PodDevice{ID: d.ID, Kind: string(d.Kind), Mode: string(d.Mode), PF: d.PF.ID}
+	if d.PF.Netdev != "" {
+		out.PF = d.PF.Netdev + " (" + d.PF.ID + ")"
 	}
 	return out
+}
+
+// listDevices tells of the node's pools, and of what they offer.
+func (a *agent) listDevices(ctx context.Context) (inspect.Devices, error) {
+	ctx, cancel := context.WithTimeout(ctx, deviceTimeout)
+	defer cancel()
+	out := inspect.Devices{Pools: []inspect.DevicePool{}, Devices: []inspect.NodeDevice{}}
+	for _, s := range a.devices.States() {
+		out.Pools = append(out.Pools, inspect.DevicePool{
+			Name: s.Name, Ready: s.Ready, Reason: s.Reason, Message: s.Message, Devices: int(s.Devices), Well: int(s.Well), InUse: int(s.InUse), Steps: s.Steps,
+		})
+	}
+	list, err := a.devices.List(ctx)
+	for _, l := range list {
+		n := inspect.NodeDevice{
+			PodDevice: deviceOf(l.Device), Netdev: l.Device.Netdev, Representor: l.Device.Representor, Driver: l.Device.Driver, Holder: l.Holder, Trouble: l.Trouble,
+		}
+		if n.Pool, n.Resource = l.Pool, l.Resource; err != nil && n.Holder == "" {
+			n.Holder = fmt.Sprintf("not known: %v", err)
+		}
+		out.Devices = append(out.Devices, n)
+	}
+	return out, nil
 }
 
 // removeDevices takes away what an agent has made of devices, but for what pods have of

@@ -47,8 +47,9 @@ func (a *agent) serveInspect(ctx context.Context) error {
 		Mode: func() string {
 			return cni.Mode(a.cfg.CNIConfDir, filepath.Base(cni.DefaultConflist))
 		},
-		Pod:   a.progress,
-		Kinds: compile.Kinds(),
+		Pod:     a.progress,
+		Devices: a.listDevices,
+		Kinds:   compile.Kinds(),
 		Door: func(text []byte) ([]intent.Object, []rows.Problem) {
 			return kube.DecodePending(text, a.zoning())
 		},

@@ -56,7 +56,7 @@ func root(name string) *cobra.Command {
 		SilenceErrors: true,
 		Annotations:   annotations,
 	}
-	cmd.AddCommand(statusCommand(), problemsCommand(), networksCommand(), podCommand(), offloadCommand(), doctorCommand(), bundleCommand(), ovnCommand(),
+	cmd.AddCommand(statusCommand(), problemsCommand(), networksCommand(), podCommand(), devicesCommand(), offloadCommand(), doctorCommand(), bundleCommand(), ovnCommand(),
 		compileCommand(), planCommand(), showCommand(), explainCommand(), diffCommand(), recordCommand(), replayCommand(), apiCommand(), versionCommand())
 	return cmd
 }

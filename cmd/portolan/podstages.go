@@ -218,6 +218,9 @@ func (r podReport) write(w io.Writer) {
 	}
 	fmt.Fprintln(w)
 	for _, i := range r.Interfaces {
+		if text := deviceText(i.PodInterface); text != "" {
+			fmt.Fprintf(w, "device %s: %s\n", dash(i.Interface), text)
+		}
 		if i.Offload != "" {
 			fmt.Fprintf(w, "moved %s: %s\n", dash(i.Interface), i.Offload)
 		}
@@ -259,6 +262,27 @@ func number(n int) string {
 }
 
 // bandwidth is a limit for people: in 10M, out 5M.
+// deviceText is the device that an interface is, and why it is no better one; "": a veth
+// pair that nobody wants otherwise.
+func deviceText(i inspect.PodInterface) string {
+	if i.Device == nil {
+		return i.Fallback
+	}
+	parts := []string{i.Device.ID}
+	for _, p := range []struct{ what, is string }{
+		{"", i.Device.Kind}, {"of ", i.Device.PF}, {"mode ", i.Device.Mode}, {"representor ", i.Port}, {"pool ", i.Device.Pool}, {"resource ", i.Device.Resource},
+	} {
+		if p.is != "" {
+			parts = append(parts, p.what+p.is)
+		}
+	}
+	text := strings.Join(parts, ", ")
+	if i.Fallback != "" {
+		text += "; " + i.Fallback
+	}
+	return text
+}
+
 func bandwidth(b *inspect.Bandwidth) string {
 	if b == nil {
 		return "-"

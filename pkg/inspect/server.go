@@ -39,6 +39,8 @@ type Source struct {
 	// Pod tells how far a pod has come, as far as the engine does not know it; nil: the
 	// process attaches none.
 	Pod func(context.Context, *intent.Pod) (Pod, error)
+	// Devices tells of a node's devices; nil: the process keeps none.
+	Devices func(context.Context) (Devices, error)
 	// Foresee says what a plan's definitions come to, which portolan-manager decides; with
 	// remove, what their deletion does. nil: they are of no network.
 	Foresee func(have, manifest []intent.Object, remove bool) Foresight
@@ -96,6 +98,7 @@ func NewServer(src Source) *Server {
 	s.handle("GET "+PathExplain, func(r *http.Request) (any, error) { return s.Explain(r.Context(), r.URL.Query().Get("q")) })
 	s.handle("GET "+PathDiff, func(r *http.Request) (any, error) { return s.Diff(r.Context()) })
 	s.handle("GET "+PathPod, func(r *http.Request) (any, error) { return s.Pod(r.Context(), r.URL.Query().Get("name")) })
+	s.handle("GET "+PathDevices, func(r *http.Request) (any, error) { return s.Devices(r.Context()) })
 	s.handle("GET "+PathNetworks, func(r *http.Request) (any, error) { return s.Networks(r.Context()) })
 	s.handle("POST "+PathPlan, func(r *http.Request) (any, error) {
 		text, err := io.ReadAll(io.LimitReader(r.Body, largestManifest))

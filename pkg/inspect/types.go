@@ -14,6 +14,7 @@ const (
 	PathRecord   = "/v1/record"   // the flight recorder's file, application/octet-stream
 	PathPod      = "/v1/pod"      // Pod; name=NAMESPACE/NAME
 	PathNetworks = "/v1/networks" // []Network
+	PathDevices  = "/v1/devices"  // Devices
 	PathPlan     = "/v1/plan"     // Plan; the body is Kubernetes YAML; delete=true plans its deletion
 )
 
