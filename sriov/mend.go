@@ -32,3 +32,19 @@ func (k *Keeper) Mend(ctx context.Context, id string, o Owner) (done *Repaired, 
 	})
 	return done, err
 }
+
+// Reclaim takes a device back from an owner who is gone, so that it can be found: a soft
+// device ends with its owner's namespace. Nothing is done when it is free, or the owner
+// lives.
+func (k *Keeper) Reclaim(ctx context.Context, id string) error {
+	id, unlock, err := k.lock(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	r, err := k.journal.read(id)
+	if err != nil || r == nil || r.Boot == k.boot && k.Lives(r.Owner) {
+		return err
+	}
+	return k.restore(ctx, r)
+}

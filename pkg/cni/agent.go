@@ -70,6 +70,7 @@ type Config struct {
 	Devices     Devices        // nil: an interface has the device that its caller names, else a pair
 	Keeper      *sriov.Keeper  // of devices, with a Switch of Ports; nil: there are none
 	Cluster     []netip.Prefix // what the default network's interface leads to when the default route is another's
+	DeviceInfo  string         // directory that device information is written below, for callers that ask for a file; "": /run/k8s.cni.cncf.io/devinfo
 	Journal     Journal        // nil: only OVS records and annotations outlive the process
 	MTU         int            // of the default network's interfaces, in bytes; 0: the kernel's default
 	Timeout     time.Duration  // of one call; 0: 60 s
@@ -224,6 +225,9 @@ func New(c Config) (*Agent, error) {
 	}
 	if c.Log == nil {
 		c.Log = slog.Default()
+	}
+	if c.DeviceInfo == "" {
+		c.DeviceInfo = defaultDeviceInfo
 	}
 	if c.Networks == nil {
 		c.Networks = none{}

@@ -33,18 +33,22 @@ func (a *Agent) info(i *iface) *multus.DeviceInfo {
 	return DeviceInfo(d)
 }
 
-// devinfoDir is where device information files are (specification, section 4).
-const devinfoDir = "/run/k8s.cni.cncf.io/devinfo/"
+// defaultDeviceInfo is where device information files are (specification, section 4).
+const defaultDeviceInfo = "/run/k8s.cni.cncf.io/devinfo"
 
 // infoFile is the file that the caller wants to find a device's information in; "": none.
-func (c NetConf) infoFile() (string, error) {
+// The caller may name it below /var/run, which in the agent's container need not be /run.
+func (a *Agent) infoFile(c NetConf) (string, error) {
 	path := c.Runtime.InfoFile
 	if path == "" {
 		return "", nil
 	}
-	clean := filepath.Clean(strings.TrimPrefix(path, "/var"))
-	if !strings.HasPrefix(clean, devinfoDir) {
-		return "", fmt.Errorf("runtimeConfig.CNIDeviceInfoFile is %.128q: it must be below /var%s", path, devinfoDir)
+	clean := filepath.Clean(path)
+	if rest, ok := strings.CutPrefix(clean, "/var/run/"); ok {
+		clean = "/run/" + rest
+	}
+	if !strings.HasPrefix(clean, a.config.DeviceInfo+"/") {
+		return "", fmt.Errorf("runtimeConfig.CNIDeviceInfoFile is %.128q: it must be below %s", path, a.config.DeviceInfo)
 	}
 	return clean, nil
 }
@@ -52,7 +56,7 @@ func (c NetConf) infoFile() (string, error) {
 // writeInfo writes the file that a call asks for; of what has no type the device plugin's,
 // which Multus has copied there, stays.
 func (a *Agent) writeInfo(r *Request, i *iface) error {
-	path, err := r.Config.infoFile()
+	path, err := a.infoFile(r.Config)
 	info := a.info(i)
 	if path == "" || err != nil || info == nil {
 		return err
@@ -71,10 +75,10 @@ func (a *Agent) writeInfo(r *Request, i *iface) error {
 }
 
 // removeInfo removes the file of a call's interface; nothing when it is gone.
-func removeInfo(c NetConf) error {
-	path, err := c.infoFile()
+func (a *Agent) removeInfo(c NetConf) error {
+	path, err := a.infoFile(c)
 	if path == "" || err != nil {
-		return nil
+		return nil // none was written
 	}
 	return durable.Remove(path)
 }

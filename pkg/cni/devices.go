@@ -95,7 +95,10 @@ func (a *Agent) choose(ctx context.Context, e *entry, i *iface, named string) er
 		return fmt.Errorf("it is to have device %s, and this node gives no devices", c.Device)
 	}
 	if c.Device != "" {
-		if i.function.found, err = a.config.Keeper.Resolve(c.Device); err == nil {
+		if err = a.config.Keeper.Reclaim(ctx, c.Device); err == nil {
+			i.function.found, err = a.config.Keeper.Resolve(c.Device)
+		}
+		if err == nil {
 			err = portable(i.function.found, i.network)
 		}
 		if err != nil {

@@ -32,6 +32,7 @@ type nics struct {
 	devices  *choices
 	before   string
 	status   []cni.Attachment
+	infos    string // directory of device information
 	fell     map[string]string
 }
 
@@ -58,7 +59,12 @@ func (c *choices) Trusts(_, namespace string) bool { return namespace == c.trust
 
 func newNICs(t *testing.T, shape string) *nics {
 	t.Helper()
-	machine := sriovtest.NewMachine(sriovtest.NewTree(t), sriovtest.Shapes()[shape]...)
+	return newNICsOf(t, sriovtest.Shapes()[shape])
+}
+
+func newNICsOf(t *testing.T, list []sriovtest.NIC) *nics {
+	t.Helper()
+	machine := sriovtest.NewMachine(sriovtest.NewTree(t), list...)
 	machine.Soft("a-0", true)
 	n := &nics{kernel: sriovtest.NewKernel(machine), devices: &choices{by: map[string]cni.Choice{}}, plugins: &cnitest.Plugins{}, fell: map[string]string{}}
 	for _, s := range []string{"one", "two"} {
@@ -75,6 +81,8 @@ func newNICs(t *testing.T, shape string) *nics {
 		if err != nil {
 			t.Fatal(err)
 		}
+		n.infos = t.TempDir()
+		c.DeviceInfo = n.infos
 		c.Keeper, c.Devices, c.Networks, c.Plugins = n.keeper, n.devices, n.networks, n.plugins
 		c.Status = func(_ cni.Pod, all []cni.Attachment) { n.status = all }
 		c.Fell = func(_ cni.Pod, key, reason string) {
@@ -185,15 +193,52 @@ func TestDeviceRefused(t *testing.T) {
 // TestDeviceOfAProgram: a function that a program drives has a port, and no interface.
 func TestDeviceOfAProgram(t *testing.T) {
 	const vf = "0000:3b:00.2"
-	machine := sriovtest.Shapes()["connectx-6"]
-	n := newNICs(t, "connectx-6")
-	_ = machine
+	list := sriovtest.Shapes()["connectx-6"]
+	list[0].VFDriver = "vfio-pci"
+	n := newNICsOf(t, list)
 	n.needs("red", nil)
 	n.devices.by["shop/red"] = cni.Choice{Device: vf}
-	n.kernel.Unbind(vf)
 	n.pods.Set(choosing("red@net1"))
-	n.refused(t, nativeOf(wire.Add, "one"), wire.CodeFailed, vf) // no driver is a fault, which is said
-	n.state(t, nothingLeft)
+	n.must(t, nativeOf(wire.Add, "one"))
+	n.must(t, nativeOf(wire.Check, "one"))
+	r := n.status[1].Result
+	if len(r.Interfaces) != 1 || r.Interfaces[0].Sandbox != "" || len(r.IPs) != 1 || r.IPs[0].Interface != nil {
+		t.Errorf("result %+v, addresses %+v", r.Interfaces, r.IPs)
+	}
+	if d := n.status[1].Device; d == nil || d.PCI.Address != vf {
+		t.Errorf("device-info %+v", d)
+	}
+	n.start(t)
+	n.must(t, nativeOf(wire.Check, "one"))
+	n.must(t, nativeOf(wire.Del, "one"))
+	n.home(t)
+}
+
+// TestDeviceInfoFile writes what Multus asks for, where it may be, and takes it away.
+func TestDeviceInfoFile(t *testing.T) {
+	n := newNICs(t, "connectx-6")
+	n.pods.Set(choosing("red@net1"))
+	multusCall := func(command, file string) *wire.Call {
+		c := call(command, "one")
+		c.IfName = "net1"
+		c.Config = fmt.Appendf(nil, `{"cniVersion":"1.0.0","name":"red","type":"portolan","netAttachDefName":"shop/red","topology":"layer3","runtimeConfig":{"deviceID":"0000:3b:00.2","CNIDeviceInfoFile":%q}}`, file)
+		return c
+	}
+	n.refused(t, multusCall(wire.Add, "/etc/passwd"), wire.CodeFailed, "it must be below "+n.infos)
+	file := n.infos + "/cni/red-one-net1"
+	n.must(t, multusCall(wire.Add, file))
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d, err := multus.ParseDeviceInfo(file, text); err != nil || d.PCI.Address != "0000:3b:00.2" || d.PCI.PFAddress != "0000:3b:00.0" || d.PCI.Representor == "" {
+		t.Errorf("%s, %v", text, err)
+	}
+	n.must(t, multusCall(wire.Del, file))
+	if _, err := os.Stat(file); !os.IsNotExist(err) {
+		t.Errorf("the file stays: %v", err)
+	}
+	n.home(t)
 }
 
 // TestDeviceFallsBack tells that an interface has no device of hardware until it goes.
@@ -389,5 +434,33 @@ func TestInstallCopy(t *testing.T) {
 	}
 	if text, err := os.ReadFile(filepath.Join(dir, "sriov")); err != nil || string(text) != "theirs" {
 		t.Errorf("%s, %v", text, err)
+	}
+}
+
+// TestDeviceOfOneWhoIsGone: a soft device ends with its owner's namespace, and is made again
+// for the next, before the owner's DEL has come.
+func TestDeviceOfOneWhoIsGone(t *testing.T) {
+	n := newNICs(t, "igb")
+	n.needs("red", nil)
+	n.devices.by["shop/red"] = cni.Choice{Device: "soft-a-0"}
+	n.pods.Set(choosing("red@net1"))
+	other := cni.Pod{Namespace: "shop", Name: "other", UID: "uid-other", Selection: "red@net1"}
+	n.pods.Set(other)
+	n.must(t, nativeOf(wire.Add, "one"))
+	n.kernel.End("/run/netns/one")
+	n.links.End("/run/netns/one")
+	next := func(command string) *wire.Call {
+		c := nativeOf(command, "two")
+		c.Args = strings.NewReplacer("=web", "=other", "uid-web", "uid-other").Replace(c.Args)
+		return c
+	}
+	n.must(t, next(wire.Add))
+	n.must(t, nativeOf(wire.Del, "one"))
+	n.must(t, next(wire.Check))
+	n.must(t, next(wire.Del))
+	n.kernel.Sandbox("/run/netns/one")
+	n.state(t, nothingLeft)
+	if r, err := n.keeper.Records(); len(r) != 0 || err != nil {
+		t.Errorf("records %v, %v", r, err)
 	}
 }

@@ -5,10 +5,13 @@ package cni_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/portolan-cni/portolan/pkg/cni"
 	"github.com/portolan-cni/portolan/pkg/cni/wire"
@@ -374,4 +377,44 @@ func (u *deviceSoup) del(pod int, p cni.Pod) {
 	u.s.succeed(c)
 	delete(u.holders, device)
 	delete(u.has, pod)
+}
+
+// TestKernelSRIOVCallsBack has the pod's own call run Portolan's binary as type sriov, which
+// calls the agent while that holds the sandbox's turn and the pod's: it is answered at once.
+func TestKernelSRIOVCallsBack(t *testing.T) {
+	softDevices(t, "a-0")
+	dir, bin := t.TempDir(), t.TempDir()
+	t.Setenv(envChains, dir)
+	if err := cni.InstallBinary(filepath.Join(binDir(), cni.BinaryName), bin); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second time over its own
+		if err := cni.InstallCopy(bin, cni.TypeSRIOV); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := web()
+	p.Selection = "net0 function"
+	s := startServer(t, serverConfig{Socket: dir + "/cni.sock", Pods: []cni.Pod{p}, Plugins: bin, Subnets: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")},
+		Devices: map[string]string{"shop/function": "soft-a-0"}})
+	ns := sandbox(t, "back")
+	began := time.Now()
+	reply, err := s.call(nativeCall(wire.Add, "back", ns))
+	if err != nil || reply.Error == nil || !strings.Contains(reply.Error.Msg, "interface net2 by definition shop/function") || !strings.Contains(reply.Error.Msg, "device soft-a-0 is on an e-switch in switchdev mode") {
+		t.Errorf("%v %+v", err, reply)
+	}
+	if took := time.Since(began); took > 8*time.Second { // of the call's 10
+		t.Errorf("it took %s", took)
+	}
+	s.succeed(nativeCall(wire.Del, "back", ns))
+	s.must("gone uid-web")
+	if got := s.others() + "; " + s.left() + "; " + devicesAt(t); got != noOthers+"; "+clean+"; "+softAtHome {
+		t.Error(got)
+	}
+	if err := cni.RemoveCopy(bin, cni.TypeSRIOV); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(filepath.Join(bin, cni.TypeSRIOV)); !os.IsNotExist(err) {
+		t.Errorf("the copy stays: %v", err)
+	}
 }

@@ -42,6 +42,7 @@ func chains(dir string) map[string]cni.Chain {
 		"broken":    list(bridge+`,{"type":"tuning","sysctl":{"net.ipv4.conf.IFNAME.nonsense":"1"}}`, nil),
 		"macvlan":   list(`{"type":"macvlan","master":"ptt-m0","mode":"bridge"}`, nil),
 		"device":    list(`{"type":"host-device","device":"ptt-d0"}`, nil),
+		"function":  list(fmt.Sprintf(`{"type":"sriov","socket":%q}`, dir+"/cni.sock"), nil),
 		"absent":    list(`{"type":"no-such-plugin"}`, nil),
 		"elsewhere": list(`{"type":"../../bin/sh"}`, nil),
 	}
@@ -66,6 +67,9 @@ func (m mixedNetworks) Attach(w cni.Wish) (cni.Network, error) {
 	}
 	dir := os.Getenv(envChains)
 	n := cni.Network{Name: "other", Chain: chains(dir)[name]}
+	if name == "function" {
+		n.Resource = "example.org/soft"
+	}
 	if name == "leased" {
 		host := fmt.Sprintf(`{"type":"host-local","dataDir":%q,"ranges":[[{"subnet":"10.91.0.0/24","gateway":"10.91.0.1"}]],"routes":[{"dst":"10.92.0.0/16"}]}`, dir+"/leases")
 		return cni.Network{Name: "leased", MTU: 1400, Addresses: noAddresses{},

@@ -132,7 +132,7 @@ func (a *Agent) dispatch(ctx context.Context, t *trace, r *Request) (json.RawMes
 	case wire.Check:
 		return nil, a.check(ctx, t, r)
 	default:
-		return nil, errors.Join(a.del(ctx, t, r), removeInfo(r.Config))
+		return nil, errors.Join(a.del(ctx, t, r), a.removeInfo(r.Config))
 	}
 }
 
