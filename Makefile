@@ -44,7 +44,7 @@ LAB_UP := --zone global --insecure-databases
 endif
 # Faults that make test does: each daemon killed, databases lost, restarts; make
 # test-full does all.
-E2E ?= Matrix|Input|Soup|Fault(Kill|Data|Restart|Second|Node)|Multinet($$|Addresses|Broadcast|Others|Live|Edited)
+E2E ?= Matrix|Input|Soup|Fault(Kill|Data|Restart|Second|Node)|Multinet($$|Addresses|Broadcast|Others|Live|Edited)|Devices$$
 # How long the suites of one lab may take.
 E2E_TIMEOUT ?= 20m
 HOURS ?= 1

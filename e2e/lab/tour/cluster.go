@@ -20,6 +20,9 @@ func (g *guide) cluster(ctx context.Context) error {
 	if _, err := g.lab(ctx, "kubectl", "delete", "namespace", namespace, "--ignore-not-found", "--timeout=60s"); err != nil {
 		return err
 	}
+	if _, err := g.lab(ctx, "kubectl", "delete", "devicepool", "demo", "--ignore-not-found", "--timeout=60s"); err != nil {
+		return err
+	}
 	if _, err := g.show(ctx, "kubectl", "get", "nodes,pods", "-A", "-o", "wide"); err != nil {
 		return err
 	}

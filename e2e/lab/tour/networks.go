@@ -79,27 +79,33 @@ func (g *guide) diagnose(ctx context.Context, names ...string) {
 
 // attached reads a pod with what its network-status says.
 func (g *guide) attached(ctx context.Context, name string) (multi, error) {
-	text, err := g.lab(ctx, "kubectl", "-n", namespace, "get", "pods", "-l", "app=multi", "-o", "json")
+	list, err := g.labelled(ctx, "multi")
 	if err != nil {
 		return multi{}, err
 	}
-	pods, err := parsePods(text)
+	p, err := byName(list, name)
 	if err != nil {
 		return multi{}, err
 	}
-	p, err := byName(pods, name)
-	if err == nil {
-		err = p.locate()
-	}
+	return attachedOf(p)
+}
+
+// labelled lists the demo's pods of an app.
+func (g *guide) labelled(ctx context.Context, app string) ([]pod, error) {
+	text, err := g.lab(ctx, "kubectl", "-n", namespace, "get", "pods", "-l", "app="+app, "-o", "json")
 	if err != nil {
-		return multi{}, err
+		return nil, err
 	}
-	status, err := g.lab(ctx, "kubectl", "-n", namespace, "get", "pod", name, "-o", annotationStatus)
-	if err != nil {
+	return parsePods(text)
+}
+
+// attachedOf finds a pod, and reads what its network-status says.
+func attachedOf(p pod) (multi, error) {
+	if err := p.locate(); err != nil {
 		return multi{}, err
 	}
 	m := multi{pod: p}
-	return m, parseStatus(status, &m.interfaces)
+	return m, parseStatus(p.networks, &m.interfaces)
 }
 
 func parseStatus(text string, into *[]netStatus) error {

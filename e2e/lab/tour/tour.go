@@ -110,6 +110,9 @@ func parts() []part {
 		{"Many networks", `A user writes a NetworkAttachmentDefinition, a pod names it in its annotation and gets an interface, on any
 			node. No other plugin is needed. Here a switch over all nodes (layer2), a routed network (layer3), and a VLAN of the
 			second wire, whose bridge Portolan makes of eth1 (localnet).`, (*guide).networks, false},
+		{"Devices", `A DevicePool offers functions of NICs by a resource name; a pod requests one, a definition names the resource, and
+			the interface is that function. On this machine the pool is of kind soft: veth pairs that play function and
+			representor, under the same manifests.`, (*guide).devices, false},
 		{"A fault", `ovn-controller, which programs the node's flows, is killed while a thousand packets a second go
 			through them: it finds its flows again, and nothing is lost. Beside it a bare bridge in the same Open vSwitch.`, (*guide).fault, false},
 		{"Throughput", `One TCP stream on each path, as a ratio to what this machine's userspace datapath does without any

@@ -25,6 +25,7 @@ type pod struct {
 	node     string
 	ready    bool
 	restarts int
+	networks string // its network-status, as it is written
 }
 
 // parseNodes reads `kubectl get nodes -o json`. Nodes have the order of the list,
@@ -71,9 +72,12 @@ func parseNodes(text string) ([]machine, error) {
 func parsePods(text string) ([]pod, error) {
 	var list struct {
 		Items []struct {
-			Metadata struct{ Name string }
-			Spec     struct{ NodeName string }
-			Status   struct {
+			Metadata struct {
+				Name        string
+				Annotations map[string]string
+			}
+			Spec   struct{ NodeName string }
+			Status struct {
 				PodIP             string
 				ContainerStatuses []struct {
 					Ready        bool
@@ -91,7 +95,8 @@ func parsePods(text string) ([]pod, error) {
 		if err != nil {
 			return nil, fmt.Errorf("pod %s has no address yet: %w", i.Metadata.Name, err)
 		}
-		p := pod{Place: packets.Place{Name: i.Metadata.Name, Addr: addr}, node: i.Spec.NodeName, ready: len(i.Status.ContainerStatuses) > 0}
+		p := pod{Place: packets.Place{Name: i.Metadata.Name, Addr: addr}, node: i.Spec.NodeName, ready: len(i.Status.ContainerStatuses) > 0,
+			networks: i.Metadata.Annotations["k8s.v1.cni.cncf.io/network-status"]}
 		for _, c := range i.Status.ContainerStatuses {
 			p.ready = p.ready && c.Ready
 			p.restarts += c.RestartCount
