@@ -74,6 +74,14 @@ func (d *Devices) may(ctx context.Context, pf sriov.PF, s nic.Step) error {
 			return fmt.Errorf("%w: %s of %s", errHeld, id, who)
 		}
 	}
+	if !all {
+		return nil
+	}
+	for _, f := range d.scalables()[pf.ID] {
+		if who := d.who(h, f.ID); who != "" {
+			return fmt.Errorf("%w: %s of %s", errHeld, f.ID, who)
+		}
+	}
 	return nil
 }
 

@@ -89,6 +89,21 @@ func TestWaits(t *testing.T) {
 	w.pool("a", ready)
 }
 
+// TestScalable: scalable functions are offered, and waited for as VFs are.
+func TestScalable(t *testing.T) {
+	w := newWorld(t, sriovtest.Shapes()["bluefield-2"]...)
+	w.kubelet.Start()
+	w.start(nics("a", nil))
+	w.kubelet.Wait(fast, well(2, 2))
+	id := w.admit("p", fast, 1).Devices[fast][0]
+	w.d.Know(nics("a", func(p *intent.DevicePool) { p.Mode = "legacy" }))
+	w.kubelet.Wait(fast, well(0, 2))
+	w.pool("a", because(v1alpha1.PoolWaiting, "ns/p ("+id+")", "set the e-switch's mode to legacy"))
+	if done := w.m.Done(); slices.Contains(done, "0000:03:00.0: legacy") {
+		t.Errorf("it has done %q", done)
+	}
+}
+
 // TestDrivers: a function in use keeps its driver, the others get theirs.
 func TestDrivers(t *testing.T) {
 	n := shape("connectx-6-legacy", 3, sriov.Legacy)

@@ -23,13 +23,6 @@ func (r *round) offer() {
 			s.devices = nil
 		}
 	}
-	var functions []sriov.Device
-	if len(r.nics) > 0 {
-		var err error
-		if functions, err = r.config.Inventory.Devices(); err != nil {
-			r.log.Warn("not all functions of NICs can be looked at", "err", err)
-		}
-	}
 	for _, p := range r.nics {
 		if p.running || len(p.nic.VFs) == 0 && p.err != nil {
 			r.offerAsBefore(p)
@@ -38,10 +31,8 @@ func (r *round) offer() {
 		for _, vf := range slices.Sorted(maps.Keys(p.nic.VFs)) {
 			r.offerFunction(p, p.nic.VFs[vf])
 		}
-		for _, d := range functions {
-			if d.Kind == sriov.SF && d.PF.ID == p.nic.PF.ID {
-				r.offerFunction(p, d)
-			}
+		for _, d := range r.scalable[p.nic.PF.ID] {
+			r.offerFunction(p, d)
 		}
 	}
 }

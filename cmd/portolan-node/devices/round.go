@@ -20,7 +20,8 @@ type round struct {
 	verified bool
 	holders  holders
 	nics     []*planned
-	states   map[string]*state // by pool
+	scalable map[string][]sriov.Device // scalable functions, by NIC
+	states   map[string]*state         // by pool
 	offers   map[string]offer
 	remove   []string // soft devices that no pool has any more
 }
@@ -106,6 +107,7 @@ func (r *round) look() {
 	if err != nil {
 		r.log.Warn("not all NICs can be looked at", "err", err)
 	}
+	r.scalable = r.scalables()
 	names := make([]string, len(pfs))
 	for n, p := range pfs {
 		names[n] = p.Netdev
@@ -241,6 +243,26 @@ func (r *round) users(p *planned, steps []nic.Step) []string {
 		}
 		if who := r.who(r.holders, p.nic.VFs[vf].ID); who != "" {
 			out = append(out, who+" ("+p.nic.VFs[vf].ID+")")
+		}
+	}
+	for _, d := range r.scalable[p.nic.PF.ID] {
+		if who := r.who(r.holders, d.ID); who != "" && probe.takes(deviceOf(d)) {
+			out = append(out, who+" ("+d.ID+")")
+		}
+	}
+	return out
+}
+
+// scalables are the scalable functions of the machine, by NIC.
+func (d *Devices) scalables() map[string][]sriov.Device {
+	all, err := d.config.Inventory.Devices()
+	if err != nil {
+		d.log.Warn("not all functions of NICs can be looked at", "err", err)
+	}
+	out := map[string][]sriov.Device{}
+	for _, f := range all {
+		if f.Kind == sriov.SF {
+			out[f.PF.ID] = append(out[f.PF.ID], f)
 		}
 	}
 	return out
