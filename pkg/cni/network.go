@@ -50,6 +50,9 @@ type Wish struct {
 	// Elsewhere: the pod's default route is through another interface than this, the
 	// default network's.
 	Elsewhere bool
+	// Encap is the Choice's: the tunnel address that the interface's packets leave and come
+	// by; zero: the node's first. Networks whose ports other zones know tell it to them.
+	Encap netip.Addr
 }
 
 // Bandwidth limits an interface, in bits a second and bits; a rate of 0 is no limit, a
@@ -110,6 +113,7 @@ type Grant struct {
 	Gateways  []netip.Addr // of the default route; none: it has no default route
 	Routes    []Route      // others
 	TunnelKey int          // of the logical port; 0: none is asked for
+	Encap     netip.Addr   // the wish's
 }
 
 // Route is one route of a pod's interface.
@@ -215,7 +219,7 @@ func (p PoolAddresses) grant(w Wish, given []netip.Prefix) Grant {
 // finish gives a grant its MAC and its routes: the default route through the gateways
 // where there is nothing else to reach, or it was asked for; else the routes.
 func (g Grant) finish(w Wish, gateways []netip.Addr, routes []netip.Prefix) Grant {
-	g.MAC = macOf(w, g.Addresses)
+	g.MAC, g.Encap = macOf(w, g.Addresses), w.Encap
 	if routes == nil || w.DefaultRoute {
 		g.Gateways = gateways
 	}

@@ -106,7 +106,7 @@ type Node struct {
 	ID       int            // 2..5000, k8s.ovn.org/node-id; 0: not allocated yet. 1 is the cluster router
 	Subnets  []netip.Prefix // k8s.ovn.org/node-subnets of the default network
 	Chassis  string         // k8s.ovn.org/node-chassis-id: OVS system-id; "" until the agent has run
-	EncapIPs []netip.Addr   // k8s.ovn.org/node-encap-ips, else the primary address
+	EncapIPs []netip.Addr   // k8s.ovn.org/node-encap-ips, else the primary address; the first is what others use
 	MgmtMAC  string         // k8s.ovn.org/node-mgmt-port-mac-addresses; "": derived from the address
 	Gateway  Gateway        // k8s.ovn.org/l3-gateway-config; zero until the agent has run
 	Labels   map[string]string
@@ -172,6 +172,7 @@ type Attachment struct {
 	Addresses []netip.Prefix // with the subnet's length; empty: not allocated yet, or a network that gives none
 	Gateways  []netip.Addr
 	TunnelKey int        // of the port on a layer2 network, 1..32767; 0: none is asked for
+	Encap     netip.Addr // of the node's tunnel addresses, that its packets leave and come by; zero: the first
 	Bandwidth *Bandwidth // nil: no limit, as most have, and a pointer is a quarter of the limits
 }
 
@@ -201,7 +202,7 @@ func (b *Bandwidth) Value() Bandwidth {
 // Equal compares every field.
 func (a Attachment) Equal(b Attachment) bool {
 	return a.Network == b.Network && a.MAC == b.MAC && slices.Equal(a.Addresses, b.Addresses) && slices.Equal(a.Gateways, b.Gateways) &&
-		a.TunnelKey == b.TunnelKey && a.Bandwidth.Value() == b.Bandwidth.Value()
+		a.TunnelKey == b.TunnelKey && a.Encap == b.Encap && a.Bandwidth.Value() == b.Bandwidth.Value()
 }
 
 // Pod is a pod that has a node and is not host-networked. A pod that has run to

@@ -124,15 +124,16 @@ type BlockEntry struct {
 	MAC       string
 	Pod       string // "namespace/name"; "": a claim alone holds the addresses
 	UID       string
-	Network   string // as in Attachment: "namespace/nad[/index]"
-	Node      string // that the pod is on
-	Claim     string // the IPAMClaim that holds the addresses beyond the pod; "namespace/name"
+	Network   string     // as in Attachment: "namespace/nad[/index]"
+	Node      string     // that the pod is on
+	Encap     netip.Addr // as in Attachment
+	Claim     string     // the IPAMClaim that holds the addresses beyond the pod; "namespace/name"
 }
 
 // Equal compares every field.
 func (e BlockEntry) Equal(f BlockEntry) bool {
 	return e.Key == f.Key && slices.Equal(e.Addresses, f.Addresses) && e.MAC == f.MAC && e.Pod == f.Pod && e.UID == f.UID &&
-		e.Network == f.Network && e.Node == f.Node && e.Claim == f.Claim
+		e.Network == f.Network && e.Node == f.Node && e.Encap == f.Encap && e.Claim == f.Claim
 }
 
 // Key is Block/slot/network.

@@ -24,6 +24,10 @@ func ExternalSwitch(node string) string { return "ext_" + node }
 // MgmtLSP is the logical port of a node's management interface.
 func MgmtLSP(node string) string { return "k8s-" + node }
 
+// TunnelChassis is the chassis that stands, in other zones, for a node's tunnel address
+// beside its first, whose chassis is the node's own.
+func TunnelChassis(chassis string, encap netip.Addr) string { return chassis + "/" + encap.String() }
+
 // LocalnetPort is the logical port that stands for a bridge's physical network.
 func LocalnetPort(bridge, node string) string { return bridge + "_" + node }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -65,7 +66,7 @@ func (k *Keeper) mend(b *intent.Block) bool {
 			if e.Claim == "" {
 				continue
 			}
-			e.Pod, e.UID, e.Network, e.MAC, e.Node = "", "", "", "", b.Node
+			e.Pod, e.UID, e.Network, e.MAC, e.Encap, e.Node = "", "", "", "", netip.Addr{}, b.Node
 		}
 		if e.Pod == "" && e.Claim == "" && (e.Node == "" || k.left(e.Node)) && k.rested(b, e) {
 			changed = true

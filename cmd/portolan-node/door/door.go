@@ -240,7 +240,7 @@ func (d *Door) Attached(p cni.Pod, all []cni.Attachment) {
 func (d *Door) attach(pod cni.Pod, all []cni.Attachment) {
 	list := make([]intent.Attachment, len(all))
 	for i, a := range all {
-		list[i] = intent.Attachment{Network: a.Key, MAC: a.MAC.String(), Addresses: a.Addresses, Gateways: a.Gateways, TunnelKey: a.TunnelKey, Bandwidth: intent.Limits(intent.Bandwidth(a.Bandwidth))}
+		list[i] = intent.Attachment{Network: a.Key, MAC: a.MAC.String(), Addresses: a.Addresses, Gateways: a.Gateways, TunnelKey: a.TunnelKey, Encap: a.Encap, Bandwidth: intent.Limits(intent.Bandwidth(a.Bandwidth))}
 	}
 	slices.SortFunc(list, func(a, b intent.Attachment) int { return strings.Compare(a.Network, b.Network) })
 	d.attached[pod.UID] = list
@@ -330,7 +330,7 @@ func (d *Door) Known() ([]cni.Pod, []cni.Attachment) {
 		pods = append(pods, PodOf(p))
 		for _, a := range p.Attachments {
 			attached = append(attached, cni.Attachment{
-				Pod: PodOf(p), Key: a.Network, Grant: cni.Grant{Addresses: a.Addresses, TunnelKey: a.TunnelKey},
+				Pod: PodOf(p), Key: a.Network, Grant: cni.Grant{Addresses: a.Addresses, TunnelKey: a.TunnelKey, Encap: a.Encap},
 			})
 		}
 	}

@@ -3,6 +3,7 @@ package networks
 import (
 	"context"
 	"maps"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -168,7 +169,7 @@ func (w *network) cleanBlock(ctx context.Context, slot int) error {
 				} else if w.resting[e.Key].IsZero() {
 					w.resting[e.Key] = w.all.cfg.Now()
 				}
-				e.Pod, e.UID, e.Network, e.MAC = "", "", "", ""
+				e.Pod, e.UID, e.Network, e.MAC, e.Encap = "", "", "", "", netip.Addr{}
 			case goes:
 				continue
 			}

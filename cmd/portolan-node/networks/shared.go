@@ -38,6 +38,9 @@ func (w *network) share(ctx context.Context, spec *intent.Network, wish cni.Wish
 		if place >= 0 && e.Key != place+1 {
 			return cni.Grant{}, fmt.Errorf("the addresses %v are asked for, and the interface has %v already: delete the pod to change them", wish.IPs, e.Addresses)
 		}
+		if e, err = w.retunnel(ctx, spec, wish, e); err != nil {
+			return cni.Grant{}, err
+		}
 		return w.granted(spec, wish, e), w.movedAway(e)
 	}
 	if wish.Claim != "" {
@@ -139,6 +142,43 @@ func (w *network) write(ctx context.Context, slot int, list []*request) {
 	}
 }
 
+// retunnel tells other zones of another tunnel address: an interface that is made again
+// may be of another NIC.
+func (w *network) retunnel(ctx context.Context, spec *intent.Network, wish cni.Wish, e intent.BlockEntry) (intent.BlockEntry, error) {
+	encap := encapOf(spec, wish)
+	if e.Encap == encap {
+		return e, nil
+	}
+	var after intent.Block
+	slot := (e.Key - 1) / blockSize
+	err := w.all.cfg.Blocks.Change(ctx, w.name, slot, func(b *intent.Block) error {
+		for i, f := range b.Entries {
+			if f.Key == e.Key && f.UID == e.UID && f.Network == e.Network {
+				b.Entries[i].Encap = encap
+			}
+		}
+		after = *b
+		return nil
+	})
+	if err != nil {
+		return e, fmt.Errorf("writing the tunnel address of %s into AddressBlock %d of network %s: %w", wish.Owner(), slot, w.name, err)
+	}
+	e.Encap = encap
+	w.putBlock(&after)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.given[wish.Owner()] = e
+	return e, nil
+}
+
+// encapOf is the tunnel address that other zones have to know.
+func encapOf(spec *intent.Network, wish cni.Wish) netip.Addr {
+	if spec.Topology != intent.Layer2 {
+		return netip.Addr{}
+	}
+	return wish.Encap
+}
+
 func takenBy(want, have intent.BlockEntry) error {
 	holder := "pod " + have.Pod
 	switch {
@@ -171,7 +211,9 @@ func (w *network) find(wish cni.Wish) (intent.BlockEntry, bool) {
 }
 
 func (w *network) entry(spec *intent.Network, wish cni.Wish, place int) intent.BlockEntry {
-	e := intent.BlockEntry{Key: place + 1, Pod: wish.Pod.String(), UID: wish.Pod.UID, Network: wish.Key, Node: w.all.cfg.Node}
+	e := intent.BlockEntry{
+		Key: place + 1, Pod: wish.Pod.String(), UID: wish.Pod.UID, Network: wish.Key, Node: w.all.cfg.Node, Encap: encapOf(spec, wish),
+	}
 	if wish.Claim != "" {
 		e.Claim = claimKey(wish)
 	}

@@ -121,6 +121,31 @@ func TestSharedAddresses(t *testing.T) {
 	}
 }
 
+// TestSharedTunnelAddress: the tunnel address of an interface is in its block's entry,
+// follows the interface to another NIC, and goes with the pod.
+func TestSharedTunnelAddress(t *testing.T) {
+	s := newServer()
+	m := onNetwork(t, s, "one", layer2("flat", "10.2.0.0/24"))
+	for _, encap := range []string{"", "172.19.0.3", "172.19.0.3", "172.20.0.3", ""} {
+		w := wishOf("flat", "a")
+		if encap != "" {
+			w.Encap = netip.MustParseAddr(encap)
+		}
+		n, err := m.networks.Attach(w)
+		if err != nil {
+			t.Fatal(err)
+		}
+		g, err := n.Addresses.Give(t.Context(), w)
+		if err != nil || g.Encap != w.Encap || g.TunnelKey != 2 {
+			t.Errorf("with tunnel address %q: %+v, %v", encap, g, err)
+		}
+		e := s.blocks[s.key("flat", 0)].Entries[0]
+		if e.Encap != w.Encap || e.Pod != "shop/a" {
+			t.Errorf("with tunnel address %q the block says %+v", encap, e)
+		}
+	}
+}
+
 func TestSharedSmallAndWithoutAddresses(t *testing.T) {
 	s := newServer()
 	net := layer2("tiny", "10.2.0.0/29")

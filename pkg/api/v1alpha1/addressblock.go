@@ -85,6 +85,10 @@ type AddressEntry struct {
 	// Node that the pod is on, where it is not the block's.
 	// +optional
 	Node string `json:"node,omitempty"`
+	// EncapIP is the node's tunnel address that the pod's packets come by, where it is not
+	// the node's first.
+	// +optional
+	EncapIP string `json:"encapIP,omitempty"`
 	// Claim that holds the addresses beyond the pod: an IPAMClaim's "namespace/name".
 	// +optional
 	Claim string `json:"claim,omitempty"`

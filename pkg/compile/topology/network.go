@@ -2,6 +2,8 @@ package topology
 
 import (
 	"fmt"
+	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -242,12 +244,21 @@ func farPort(out *rows.Output, v *intent.View, c *intent.Cluster, b *intent.Bloc
 	out.Add(rows.Child("NB:Logical_Switch_Port", id, sw, "ports", map[string]rows.Value{
 		"name": rows.Str(name), "type": rows.Str("remote"), "addresses": rows.Strings(addresses...),
 		"options": rows.Map(map[string]string{
-			"requested-tnl-key": strconv.Itoa(e.Key), "requested-chassis": node.Chassis,
+			"requested-tnl-key": strconv.Itoa(e.Key), "requested-chassis": chassisOf(node, e.Encap),
 		}),
 		"external_ids": rows.Map(map[string]string{
 			"namespace": namespace, "k8s.ovn.org/network": b.Network, "k8s.ovn.org/nad": intent.DefinitionOf(e.Network), "node": host,
 		}),
 	}))
+}
+
+// chassisOf is the chassis of a remote node that has a tunnel address: the node's own
+// for none, and while the node does not say that it has the address.
+func chassisOf(node *intent.Node, encap netip.Addr) string {
+	if i := slices.Index(node.EncapIPs, encap); i > 0 {
+		return rows.TunnelChassis(node.Chassis, encap)
+	}
+	return node.Chassis
 }
 
 // superseded tells whether a port's name is another's: the pod of that name is in

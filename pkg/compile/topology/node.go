@@ -246,15 +246,25 @@ func (p plan) remote(out *rows.Output) {
 	for i, j := range p.joins {
 		route(out, clusterRouter, host(j.Addr()), map[string]string{"ip_prefix": host(j.Addr()), "nexthop": p.transits[i].Addr().String()})
 	}
-	chassis := rows.Ref{Table: "SB:Chassis", ID: p.node.Chassis}
-	for _, ip := range p.node.EncapIPs {
-		out.Add(rows.Child("SB:Encap", "geneve/"+ip.String(), chassis, "encaps", map[string]rows.Value{
-			"type": rows.Str("geneve"), "ip": rows.Str(ip.String()), "chassis_name": rows.Str(p.node.Chassis),
-			"options": rows.Map(map[string]string{"csum": "true"}),
-		}))
+	p.end(out, p.node.Chassis, n, p.node.EncapIPs[0])
+	for _, ip := range p.node.EncapIPs[1:] {
+		name := rows.TunnelChassis(p.node.Chassis, ip)
+		p.end(out, name, name, ip)
 	}
-	out.Add(rows.New("SB:Chassis", p.node.Chassis, map[string]rows.Value{
-		"name": rows.Str(p.node.Chassis), "hostname": rows.Str(n),
+}
+
+// end makes a chassis with one tunnel address. A node has one chassis for each of its
+// addresses: a remote port's tunnel is then chosen by the chassis that it is bound to, for
+// OVN 25.03 has no option that chooses among the addresses of one, and
+// Port_Binding.encap is not ours to write.
+func (p plan) end(out *rows.Output, name, hostname string, ip netip.Addr) {
+	chassis := rows.Ref{Table: "SB:Chassis", ID: name}
+	out.Add(rows.Child("SB:Encap", "geneve/"+ip.String(), chassis, "encaps", map[string]rows.Value{
+		"type": rows.Str("geneve"), "ip": rows.Str(ip.String()), "chassis_name": rows.Str(name),
+		"options": rows.Map(map[string]string{"csum": "true"}),
+	}))
+	out.Add(rows.New("SB:Chassis", name, map[string]rows.Value{
+		"name": rows.Str(name), "hostname": rows.Str(hostname),
 		"other_config": rows.Map(map[string]string{"is-remote": "true"}),
 	}))
 }

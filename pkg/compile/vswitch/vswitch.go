@@ -153,6 +153,7 @@ func externalIDs(cluster *intent.Cluster, host *intent.Host) map[string]string {
 		"ovn-remote":                   host.Remote,
 		"ovn-encap-type":               "geneve",
 		"ovn-encap-ip":                 joinAddrs(host.EncapIPs),
+		"ovn-encap-ip-default":         joinAddrs(host.EncapIPs[:min(1, len(host.EncapIPs))]),
 		"ovn-is-interconn":             "true", // or no tunnel is made to chassis of other zones
 		"ovn-set-local-ip":             "true",
 		"ovn-monitor-all":              "true",

@@ -95,7 +95,7 @@ func TestUserspaceNode(t *testing.T) {
 		}
 	}
 	for key, want := range map[string]string{
-		"system-id": "c1", "hostname": "node1", "ovn-encap-ip": "172.18.0.2,fd00::2", "ovn-is-interconn": "true",
+		"system-id": "c1", "hostname": "node1", "ovn-encap-ip": "172.18.0.2,fd00::2", "ovn-encap-ip-default": "172.18.0.2", "ovn-is-interconn": "true",
 		"ovn-bridge-mappings": "physnet:br-ex", "ovn-bridge-datapath-type": "netdev", "ovn-monitor-all": "true",
 		"ovn-ofctrl-wait-before-clear": "5000", "ovn-set-local-ip": "true",
 	} {

@@ -32,6 +32,14 @@ func ParseBlock(b *v1alpha1.AddressBlock) (*intent.Block, []rows.Problem) {
 				p.field(fmt.Sprintf("spec.entries[%d].mac", i), err)
 			}
 		}
+		if e.EncapIP != "" {
+			list, err := parseAddrs([]string{e.EncapIP})
+			if err != nil {
+				p.field(fmt.Sprintf("spec.entries[%d].encapIP", i), err)
+			} else {
+				entry.Encap = list[0]
+			}
+		}
 		out.Entries = append(out.Entries, entry)
 	}
 	slices.SortFunc(out.Entries, func(a, b intent.BlockEntry) int { return cmp.Compare(a.Key, b.Key) })
@@ -50,6 +58,9 @@ func FormatBlock(b *intent.Block) v1alpha1.AddressBlockSpec {
 		}
 		if e.Node != b.Node {
 			entry.Node = e.Node
+		}
+		if e.Encap.IsValid() {
+			entry.EncapIP = e.Encap.String()
 		}
 		for _, a := range e.Addresses {
 			entry.Addresses = append(entry.Addresses, a.String())

@@ -3,6 +3,7 @@ package kube
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -198,12 +199,30 @@ func TestSelectorsFailClosed(t *testing.T) {
 	}
 }
 
+// TestBlockGoesThroughTheAPI: what an entry says comes back, and a tunnel address that is
+// none is told.
+func TestBlockGoesThroughTheAPI(t *testing.T) {
+	want := &intent.Block{Network: "blue", Slot: 1, Node: "n1", Entries: []intent.BlockEntry{
+		{Key: 66, Addresses: []netip.Prefix{netip.MustParsePrefix("10.9.0.66/16")}, MAC: "0a:58:0a:09:00:42", Pod: "a/web", UID: "u",
+			Network: "a/blue", Node: "n2", Encap: netip.MustParseAddr("172.19.0.3"), Claim: "a/c"},
+	}}
+	spec := FormatBlock(want)
+	got, list := ParseBlock(&v1alpha1.AddressBlock{Spec: spec})
+	if len(list) > 0 || !got.Equal(want) {
+		t.Errorf("%v: %+v, want %+v", list, got, want)
+	}
+	spec.Entries[0].EncapIP = "everywhere"
+	if _, list = ParseBlock(&v1alpha1.AddressBlock{Spec: spec}); len(list) != 1 || list[0].Field != "spec.entries[0].encapIP" {
+		t.Errorf("tunnel address %q: %v", spec.Entries[0].EncapIP, list)
+	}
+}
+
 // TestPodNetworksOfOthers: what a secondary network says beside addresses goes through
 // the annotation and comes back, also where there are no addresses.
 func TestPodNetworksOfOthers(t *testing.T) {
 	want := []intent.Attachment{
 		{Network: "a/blue", MAC: "0a:58:0a:09:00:05", TunnelKey: 5, Bandwidth: &intent.Bandwidth{IngressRate: 1e6, EgressBurst: 2000}},
-		{Network: "a/blue/1", MAC: "0a:58:0a:09:00:06", TunnelKey: 6},
+		{Network: "a/blue/1", MAC: "0a:58:0a:09:00:06", TunnelKey: 6, Encap: netip.MustParseAddr("172.19.0.3")},
 	}
 	got, err := ParsePodNetworks(FormatPodNetworks(want))
 	if err != nil || !cmp.Equal(want, got, cmp.Comparer(intent.Attachment.Equal)) {
@@ -211,5 +230,8 @@ func TestPodNetworksOfOthers(t *testing.T) {
 	}
 	if _, err := ParsePodNetworks(`{"a/blue":{"mac_address":"0a:58:0a:09:00:05","tunnel_id":40000}}`); err == nil {
 		t.Error("a tunnel key of 40000 is taken")
+	}
+	if _, err := ParsePodNetworks(`{"a/blue":{"mac_address":"0a:58:0a:09:00:05","encap_ip":"172.19.0.0/24"}}`); err == nil {
+		t.Error("a subnet is taken as a tunnel address")
 	}
 }

@@ -24,6 +24,9 @@ type podNetwork struct {
 	Gateway   string   `json:"gateway_ip,omitempty"`
 	Role      string   `json:"role,omitempty"`
 	TunnelID  int      `json:"tunnel_id,omitempty"`
+	// Encap is the tunnel address of an interface that has not the node's first. The key
+	// is that of OVN-Kubernetes' enhancement 5535.
+	Encap string `json:"encap_ip,omitempty"`
 	// Routes are for who reads the annotation; what a pod's interface has of them
 	// comes from its networks.
 	Routes    []podRoute    `json:"routes,omitempty"`
@@ -87,6 +90,13 @@ func (n podNetwork) attachment(network string) (intent.Attachment, error) {
 	if a.TunnelKey = n.TunnelID; a.TunnelKey < 0 || a.TunnelKey > lastPortKey {
 		return a, fmt.Errorf("tunnel_id %d is none of 1 to %d", n.TunnelID, lastPortKey)
 	}
+	if n.Encap != "" {
+		list, err := parseAddrs([]string{n.Encap})
+		if err != nil {
+			return a, fmt.Errorf("encap_ip: %w", err)
+		}
+		a.Encap = list[0]
+	}
 	if b := n.Bandwidth; b != nil {
 		a.Bandwidth = intent.Limits(intent.Bandwidth(*b))
 	}
@@ -99,6 +109,9 @@ func FormatPodNetworks(attachments []intent.Attachment) string {
 	networks := make(map[string]podNetwork, len(attachments))
 	for _, a := range attachments {
 		n := podNetwork{MAC: a.MAC, Addresses: []string{}, Role: "secondary", TunnelID: a.TunnelKey}
+		if a.Encap.IsValid() {
+			n.Encap = a.Encap.String()
+		}
 		if a.Bandwidth != nil {
 			b := podBandwidth(*a.Bandwidth)
 			n.Bandwidth = &b
