@@ -65,6 +65,7 @@ type agent struct {
 	networks *networks.Networks
 	blocks   *networks.LocalBlocks // where intent comes from a directory
 
+	declared  declaration
 	connected atomic.Bool // the parts that connect makes are there
 }
 
@@ -125,6 +126,7 @@ func (a *agent) run(ctx context.Context) error {
 	}
 	// As measured by an earlier run (flows.go): a restart changes no setting.
 	a.facts.wait, _ = strconv.Atoi(a.ovs.ExternalID(ctx, "ovn-ofctrl-wait-before-clear"))
+	a.facts.tunnels = newTunnels(a, tunnelsOf(a.ovs.ExternalID(ctx, "ovn-encap-ip")))
 	a.facts.log(cfg)
 	if err := a.kernel.SaveGateway(a.facts.gateway); err != nil {
 		return err
@@ -213,7 +215,7 @@ func (a *agent) connect(ctx context.Context) error {
 		return err
 	}
 	own := ownNode{Sink: a.driver.Sink(), key: intent.Key{Kind: intent.KindNode, Name: cfg.Node}, held: &a.held}
-	into := door.Config{Node: cfg.Node, Driver: &poolSink{Driver: newPresentSink(physicalSink{own, a.physical}), pools: a.pools, key: own.key}, Own: func(n *intent.Node) *intent.Node { return a.held.Apply(a.facts.own(n)) }}
+	into := door.Config{Node: cfg.Node, Tunnels: a.facts.tunnels.use, Driver: &poolSink{Driver: newPresentSink(physicalSink{own, a.physical}), pools: a.pools, key: own.key}, Own: func(n *intent.Node) *intent.Node { return a.held.Apply(a.facts.own(n)) }}
 	if a.patcher != nil {
 		into.Annotator = a.patcher
 	}
@@ -265,7 +267,7 @@ func (a *agent) live(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.declare(managed)
+	a.declareHost(managed)
 	part("driver", a.recorder.Guard(filepath.Join(a.cfg.StateDir, "crash.flight"), a.driver.Run))
 	if a.cfg.IntentDir != "" {
 		a.blocks.Follow(a.door)
@@ -294,6 +296,7 @@ func (a *agent) live(ctx context.Context) error {
 	part("physical networks", a.keepWires)
 	part("device pools", a.listPools)
 	part("devices", func(ctx context.Context) error { a.devices.Run(ctx); return nil })
+	part("tunnels", a.facts.tunnels.run)
 	part("health", a.serveHealth)
 	part("inspect", a.serveInspect)
 	part("pods", a.servePods)
@@ -312,9 +315,9 @@ func (a *agent) zoning() kube.Zoning {
 	return kube.ZonePerNode
 }
 
-// declare gives the host's state. Until the node's subnets are known they are those
+// declareHost gives the host's state. Until the node's subnets are known they are those
 // of an earlier run.
-func (a *agent) declare(subnets []netip.Prefix) {
+func (a *agent) declareHost(subnets []netip.Prefix) {
 	m := host.Management{Subnets: subnets, PodSubnets: a.facts.plan.PodSubnets, MTU: a.facts.plan.MTU}
 	a.runner.Declare(host.Node{Name: a.cfg.Node, Gateway: a.facts.gateway, Management: m, Datapath: a.facts.datapath})
 }
@@ -349,14 +352,7 @@ func (a *agent) servePods(ctx context.Context) error {
 			return err
 		}
 	}
-	want, first := a.facts.annotations(a.cfg), true
-	a.door.Declare(want, func(said *intent.Node) bool {
-		if !first && a.facts.plan.GatewayVLAN != 0 {
-			return said.Chassis == a.facts.chassis // the VLAN is not read back
-		}
-		first = false
-		return a.facts.annotated(said, want)
-	})
+	a.declareNode()
 	if len(self.Subnets) == 0 {
 		a.driver.Sink().Synced() // nothing can be attached yet, so nothing can be lost
 		a.health.setReady(fmt.Errorf("waiting for the node's subnets, which portolan-manager writes as its annotation %s", kube.AnnotationNodeSubnets))
@@ -370,12 +366,13 @@ func (a *agent) servePods(ctx context.Context) error {
 		}
 	}
 	a.held.Hold(self)
-	a.declare(self.Subnets)
+	a.declareHost(self.Subnets)
 	server, err := a.recover(ctx, self)
 	if err != nil {
 		return err
 	}
 	a.devices.Verify()
+	a.facts.tunnels.want(nil) // what interfaces here have is known by now
 	a.driver.Sink().Synced()
 	a.server.Store(server)
 	a.door.Serve(server)

@@ -33,8 +33,9 @@ type facts struct {
 	datapath intent.Datapath
 	reason   string // why that datapath
 	chassis  string
-	remote   string // the SB database as ovn-controller is told it
-	wait     int    // WaitBeforeClear of an earlier run, in milliseconds; 0: none
+	remote   string   // the SB database as ovn-controller is told it
+	wait     int      // WaitBeforeClear of an earlier run, in milliseconds; 0: none
+	tunnels  *tunnels // nil: the node has its first tunnel address alone
 }
 
 // databases are those that this agent writes: in a global zone only its own
@@ -144,11 +145,19 @@ func (f facts) encapIPs() []netip.Addr {
 	return []netip.Addr{p.Addr()}
 }
 
+// allEncapIPs are the tunnel addresses that the node has, that of encapIPs first.
+func (f facts) allEncapIPs() []netip.Addr {
+	if f.tunnels == nil {
+		return f.encapIPs()
+	}
+	return f.tunnels.all()
+}
+
 // host is the intent of this machine.
 func (f facts) host(node string) *intent.Host {
 	h := &intent.Host{
 		Node: node, Chassis: f.chassis, Datapath: f.datapath, Bridge: f.gateway.Bridge,
-		BridgeMAC: f.gateway.MAC, BridgeMTU: f.gateway.MTU, EncapIPs: f.encapIPs(), Remote: f.remote,
+		BridgeMAC: f.gateway.MAC, BridgeMTU: f.gateway.MTU, EncapIPs: f.allEncapIPs(), Remote: f.remote,
 		WaitBeforeClear: f.wait,
 	}
 	if f.gateway.Foreign == "" {
@@ -161,7 +170,7 @@ func (f facts) host(node string) *intent.Host {
 // earlier run: the rest is what the API server says.
 func (f facts) own(n *intent.Node) *intent.Node {
 	own := *n
-	own.Chassis, own.EncapIPs = f.chassis, f.encapIPs()
+	own.Chassis, own.EncapIPs = f.chassis, f.allEncapIPs()
 	own.Gateway = intent.Gateway{
 		Bridge: f.gateway.Bridge, Interface: f.gateway.NIC, MAC: f.gateway.MAC,
 		Addresses: f.gateway.Addresses, NextHops: f.nextHops(),

@@ -173,7 +173,7 @@ func (f facts) network() v1alpha1.NodeNetworkStatus {
 		Datapath: string(f.datapath), DatapathReason: f.reason, Chassis: f.chassis,
 		NIC: f.gateway.NIC, Bridge: f.gateway.Bridge, Version: version.String(),
 	}
-	for _, ip := range f.encapIPs() {
+	for _, ip := range f.allEncapIPs() {
 		s.EncapIPs = append(s.EncapIPs, ip.String())
 	}
 	if f.plan != nil {
@@ -200,7 +200,7 @@ func (a *agent) view(ctx context.Context) (view, bool) {
 
 // problems are all that the agent knows of but for those of units.
 func (a *agent) problems() []rows.Problem {
-	return slices.Concat(a.runner.Problems(), a.wires.Problems(), a.health.list(), a.held.Problems(), a.facts.warnings(a.cfg), a.poolProblems())
+	return slices.Concat(a.runner.Problems(), a.wires.Problems(), a.health.list(), a.held.Problems(), a.facts.tunnels.problems(), a.facts.warnings(a.cfg), a.poolProblems())
 }
 
 // report keeps the NodeNetwork until ctx ends.

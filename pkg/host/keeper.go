@@ -30,13 +30,14 @@ type Keeper struct {
 	log      *slog.Logger
 	declared *latest[Config]
 	wires    *latest[Config] // beside it; may stay unsaid
+	tunnels  *latest[Config] // as wires
 	indexes  map[int]bool    // of the declared links, as of the last Set
 	missing  []string        // declared links, as of the last Set
 }
 
 // NewKeeper makes a keeper; Run starts it.
 func NewKeeper(k *Kernel, log *slog.Logger) *Keeper {
-	return &Keeper{kernel: k, log: log, declared: newLatest[Config](), wires: newLatest[Config]()}
+	return &Keeper{kernel: k, log: log, declared: newLatest[Config](), wires: newLatest[Config](), tunnels: newLatest[Config]()}
 }
 
 // Declare gives the whole desired state; it returns at once.
@@ -45,6 +46,9 @@ func (k *Keeper) Declare(c Config) { k.declared.put(c) }
 // DeclareWires gives what is to be kept beside that, whole: the NICs of physical
 // networks.
 func (k *Keeper) DeclareWires(c Config) { k.wires.put(c) }
+
+// DeclareTunnels gives what is to be kept beside that, whole: the ways of tunnel addresses.
+func (k *Keeper) DeclareTunnels(c Config) { k.tunnels.put(c) }
 
 // Run keeps the kernel as declared until ctx ends.
 func (k *Keeper) Run(ctx context.Context) {
@@ -156,6 +160,8 @@ func (k *Keeper) next(ctx context.Context, ev *events, w wakes) (wake, error) {
 			return onDeclared, nil
 		case <-k.wires.changed():
 			return onDeclared, nil
+		case <-k.tunnels.changed():
+			return onDeclared, nil
 		case <-w.retry:
 			return onTime, nil
 		case <-w.tick:
@@ -174,8 +180,10 @@ func (k *Keeper) minds(l *netlink.LinkAttrs) bool {
 	c, _ := k.declared.peek()
 	wires, _ := k.wires.peek()
 	_, ok := c.link(l.Name)
+	tunnels, _ := k.tunnels.peek()
 	_, wire := wires.link(l.Name)
-	return ok || wire || c.RefuseAdvertisements && l.Group == intent.AttachmentGroup
+	_, tunnel := tunnels.link(l.Name)
+	return ok || wire || tunnel || c.RefuseAdvertisements && l.Group == intent.AttachmentGroup
 }
 
 // apply sets what is declared.
@@ -185,7 +193,8 @@ func (k *Keeper) apply(ctx context.Context, nft bool) error {
 	if version == 0 {
 		return nil
 	}
-	c = c.plus(wires)
+	tunnels, _ := k.tunnels.get()
+	c = c.plus(wires).plus(tunnels)
 	report, err := k.kernel.set(ctx, c, nft)
 	k.missing = report.Missing
 	if ctx.Err() != nil {

@@ -53,6 +53,7 @@ type Config struct {
 	Driver    Driver                          // required
 	Annotator Annotator                       // nil: nobody persists allocations but OVS
 	Networks  Networks                        // told of every object; nil: nobody is
+	Tunnels   func([]netip.Addr)              // told of the tunnel addresses that interfaces here have, sorted; must not call back; nil: nobody is
 	Own       func(*intent.Node) *intent.Node // adds what the agent knows of this node; nil: nothing
 	Log       *slog.Logger                    // nil: slog.Default
 }
@@ -244,12 +245,29 @@ func (d *Door) attach(pod cni.Pod, all []cni.Attachment) {
 	}
 	slices.SortFunc(list, func(a, b intent.Attachment) int { return strings.Compare(a.Network, b.Network) })
 	d.attached[pod.UID] = list
+	d.tellTunnels()
 	p := d.seen[pod.String()]
 	if p == nil || p.UID != pod.UID {
 		return
 	}
 	d.put(p)
 	d.publish(p)
+}
+
+// tellTunnels tells by which tunnel addresses packets of pods leave; d.mu is held.
+func (d *Door) tellTunnels() {
+	if d.cfg.Tunnels == nil {
+		return
+	}
+	used := map[netip.Addr]struct{}{}
+	for _, list := range d.attached {
+		for _, a := range list {
+			if a.Encap.IsValid() {
+				used[a.Encap] = struct{}{}
+			}
+		}
+	}
+	d.cfg.Tunnels(slices.SortedFunc(maps.Keys(used), netip.Addr.Compare))
 }
 
 // publish writes a pod's annotation where it is not what the pod has: the first
@@ -302,6 +320,7 @@ func (d *Door) Released(p cni.Pod, left []cni.Attachment, done func()) {
 		d.attach(p, left)
 	} else {
 		delete(d.attached, p.UID)
+		d.tellTunnels()
 	}
 	d.cfg.Driver.Withdrawn("pod/"+p.String(), done)
 }
