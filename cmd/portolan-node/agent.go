@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -65,8 +66,11 @@ type agent struct {
 	networks *networks.Networks
 	blocks   *networks.LocalBlocks // where intent comes from a directory
 
-	declared  declaration
-	connected atomic.Bool // the parts that connect makes are there
+	declared declaration
+	hosted   hosted
+
+	management *management
+	connected  atomic.Bool // the parts that connect makes are there
 }
 
 // ownNode tells a holding of the end of the node's own Node.
@@ -219,6 +223,10 @@ func (a *agent) connect(ctx context.Context) error {
 	if a.patcher != nil {
 		into.Annotator = a.patcher
 	}
+	if a.management, err = a.newManagement(); err != nil {
+		return err
+	}
+	a.machine.host.Management = a.management.current().Representor
 	if err := a.connectNetworks(); err != nil {
 		return err
 	}
@@ -267,7 +275,7 @@ func (a *agent) live(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.declareHost(managed)
+	a.declareHost(managed, "")
 	part("driver", a.recorder.Guard(filepath.Join(a.cfg.StateDir, "crash.flight"), a.driver.Run))
 	if a.cfg.IntentDir != "" {
 		a.blocks.Follow(a.door)
@@ -296,6 +304,7 @@ func (a *agent) live(ctx context.Context) error {
 	part("physical networks", a.keepWires)
 	part("device pools", a.listPools)
 	part("devices", func(ctx context.Context) error { a.devices.Run(ctx); return nil })
+	part("management port", a.management.run)
 	part("tunnels", a.facts.tunnels.run)
 	part("health", a.serveHealth)
 	part("inspect", a.serveInspect)
@@ -316,9 +325,15 @@ func (a *agent) zoning() kube.Zoning {
 }
 
 // declareHost gives the host's state. Until the node's subnets are known they are those
-// of an earlier run.
-func (a *agent) declareHost(subnets []netip.Prefix) {
+// of an earlier run; mac is the management port's where the Node says one.
+func (a *agent) declareHost(subnets []netip.Prefix, mac string) {
+	a.hosted.Lock()
+	a.hosted.subnets, a.hosted.mac = subnets, mac
+	a.hosted.Unlock()
 	m := host.Management{Subnets: subnets, PodSubnets: a.facts.plan.PodSubnets, MTU: a.facts.plan.MTU}
+	if d := a.management.current(); len(subnets) > 0 {
+		m.Representor, m.Virtual, m.MAC = d.Representor, d.Virtual, cmp.Or(mac, rows.MAC(alloc.Management(subnets[0])))
+	}
 	a.runner.Declare(host.Node{Name: a.cfg.Node, Gateway: a.facts.gateway, Management: m, Datapath: a.facts.datapath})
 }
 
@@ -366,7 +381,7 @@ func (a *agent) servePods(ctx context.Context) error {
 		}
 	}
 	a.held.Hold(self)
-	a.declareHost(self.Subnets)
+	a.declareHost(self.Subnets, self.MgmtMAC)
 	server, err := a.recover(ctx, self)
 	if err != nil {
 		return err
@@ -456,7 +471,7 @@ func (a *agent) announce(ctx context.Context, conflist string, subnets []netip.P
 	}
 	// Nothing to say of the node is installed at once, too: only flows of its own
 	// port prove that ovn-controller serves this chassis.
-	if err := a.ports.WaitInstalled(ctx, intent.ManagementPort); err != nil {
+	if err := a.ports.WaitInstalled(ctx, cmp.Or(a.management.current().Representor, intent.ManagementPort)); err != nil {
 		return
 	}
 	for {

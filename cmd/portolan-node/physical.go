@@ -22,6 +22,7 @@ type physical struct {
 
 	mu     sync.Mutex // guards the rest
 	labels map[string]string
+	met    bool                               // labels are the node's
 	known  map[string]*intent.PhysicalNetwork // by name
 	listed bool
 }
@@ -42,10 +43,18 @@ func (p *physical) list() {
 func (p *physical) label(labels map[string]string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.met = true
 	if p.labels == nil || !maps.Equal(p.labels, labels) {
 		p.labels = maps.Clone(labels)
 		p.choose()
 	}
+}
+
+// labelled tells whether the node's labels are known.
+func (p *physical) labelled() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.met
 }
 
 // selected tells whether a selector chooses this node; no requirement chooses all.

@@ -200,7 +200,7 @@ func (a *agent) view(ctx context.Context) (view, bool) {
 
 // problems are all that the agent knows of but for those of units.
 func (a *agent) problems() []rows.Problem {
-	return slices.Concat(a.runner.Problems(), a.wires.Problems(), a.health.list(), a.held.Problems(), a.facts.tunnels.problems(), a.facts.warnings(a.cfg), a.poolProblems())
+	return slices.Concat(a.runner.Problems(), a.wires.Problems(), a.health.list(), a.held.Problems(), a.facts.tunnels.problems(), a.management.problems(), a.facts.warnings(a.cfg), a.poolProblems())
 }
 
 // report keeps the NodeNetwork until ctx ends.

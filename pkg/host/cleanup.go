@@ -22,7 +22,7 @@ func Cleanup(ctx context.Context, k *Kernel, ovs *OVS, externalIDs, otherConfig 
 		return err
 	}
 	_, err = k.Set(ctx, Config{})
-	errs := []error{err}
+	errs := []error{err, k.ReturnManagement()}
 	if found {
 		errs = append(errs, k.restore(g))
 	}

@@ -87,6 +87,12 @@ type Management struct {
 	Subnets    []netip.Prefix // the node's, one per family: .1 is the router, .2 is the host
 	PodSubnets []netip.Prefix // the cluster's
 	MTU        int            // of pods, in bytes
+
+	// Representor of the device that is the port; "": it is Open vSwitch's own, which gives it
+	// its MAC.
+	Representor string
+	MAC         string // that the device gets
+	Virtual     bool   // as in ManagementDevice
 }
 
 // Managed are the node's subnets as an earlier run set the management port up for
@@ -115,7 +121,7 @@ func Declare(g Gateway, m Management, dp intent.Datapath) Config {
 		c.addGateway(g, dp)
 	}
 	if len(m.Subnets) > 0 {
-		c.addManagement(m)
+		c.addManagement(m, dp == intent.UserspaceDatapath)
 	}
 	return c
 }
@@ -135,7 +141,7 @@ func (c *Config) addGateway(g Gateway, dp intent.Datapath) {
 	}
 }
 
-func (c *Config) addManagement(m Management) {
+func (c *Config) addManagement(m Management, userspace bool) {
 	mp := Link{Name: intent.ManagementPort, MTU: m.MTU}
 	for _, s := range m.Subnets {
 		router := s.Masked().Addr().Next()
@@ -147,7 +153,8 @@ func (c *Config) addManagement(m Management) {
 			}
 		}
 	}
-	c.Links = append(c.Links, mp)
+	links, hidden := m.ports(mp, userspace)
+	c.Links, c.Hidden = append(c.Links, links...), append(c.Hidden, hidden...)
 	c.Sysctls = append(c.Sysctls, linkSysctls(mp.Name)...)
 	// A pod's packet to its own node comes in here though the route back to other
 	// nodes' pods may lead elsewhere: strict reverse path filtering would drop it.

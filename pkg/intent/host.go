@@ -48,6 +48,9 @@ type Host struct {
 	// WaitBeforeClear is how long ovn-controller keeps old flows after its start,
 	// in milliseconds: its measured first computation (decision 33). 0: 5,000.
 	WaitBeforeClear int
+	// Management is the representor of the function that is the management port; "": the
+	// port is Open vSwitch's own.
+	Management string
 	// PhysicalBridges are the wires that localnets of this node may be on, by Network.
 	PhysicalBridges []PhysicalBridge
 }
@@ -78,5 +81,5 @@ func (h *Host) Equal(o Object) bool {
 	return h.Node == g.Node && h.Chassis == g.Chassis && h.Datapath == g.Datapath && h.Bridge == g.Bridge &&
 		h.NIC == g.NIC && h.BridgeMAC == g.BridgeMAC && h.BridgeMTU == g.BridgeMTU &&
 		slices.Equal(h.EncapIPs, g.EncapIPs) && h.Remote == g.Remote && h.WaitBeforeClear == g.WaitBeforeClear &&
-		slices.Equal(h.PhysicalBridges, g.PhysicalBridges)
+		h.Management == g.Management && slices.Equal(h.PhysicalBridges, g.PhysicalBridges)
 }

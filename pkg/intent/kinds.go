@@ -38,6 +38,7 @@ type Cluster struct {
 	Isolated     bool           // pods name definitions of their own namespace and of Shared only
 	Shared       []string       // namespaces
 	Offload      Offload
+	Management   ManagementDevice
 }
 
 // Key is always ClusterKey.
@@ -55,7 +56,14 @@ func (c *Cluster) Equal(o Object) bool {
 		slices.Equal(a.ServiceNets, b.ServiceNets)
 	return eq && a.Zone == b.Zone && a.GlobalZone == b.GlobalZone && a.MTU == b.MTU && a.PuntRate == b.PuntRate &&
 		a.Multicast == b.Multicast && a.GatewayVLAN == b.GatewayVLAN && a.Insecure == b.Insecure &&
-		a.TransitKey == b.TransitKey && a.ExternalPort == b.ExternalPort && a.Isolated == b.Isolated && slices.Equal(a.Shared, b.Shared) && a.Offload.equal(b.Offload)
+		a.TransitKey == b.TransitKey && a.ExternalPort == b.ExternalPort && a.Isolated == b.Isolated && slices.Equal(a.Shared, b.Shared) && a.Offload.equal(b.Offload) &&
+		a.Management.Device == b.Management.Device && a.Management.Nodes.String() == b.Management.Nodes.String()
+}
+
+// ManagementDevice is a function of a NIC that nodes have as their management port.
+type ManagementDevice struct {
+	Device string // its id; "": they have none
+	Nodes  Labels // that it is for; empty: all
 }
 
 // OffloadMode is where flows may be moved.

@@ -89,6 +89,10 @@ type ClusterSpec struct {
 	// Offload hands flows to NICs; left out: Open vSwitch's settings are not touched.
 	Offload *OffloadSpec `json:"offload,omitempty"`
 
+	// ManagementPort makes a function of a NIC the nodes' management port; left out: it is a
+	// port of Open vSwitch's own, whose packets no NIC moves.
+	ManagementPort *ManagementPortSpec `json:"managementPort,omitempty"`
+
 	// SharedNamespaces are those whose definitions all pods may name where
 	// namespaceIsolation is on.
 	SharedNamespaces []string `json:"sharedNamespaces,omitempty"`
@@ -115,6 +119,16 @@ type OffloadSpec struct {
 
 	// ObserveSeconds is the pause between two readings of a node's flows; default 30.
 	ObserveSeconds int `json:"observeSeconds,omitempty"`
+}
+
+// ManagementPortSpec says which function is the management port.
+type ManagementPortSpec struct {
+	// Device by its id: a PCI address ("0000:03:00.2"), an auxiliary device's name, or a soft
+	// device's ("soft-mp"). Its NIC must be in switchdev mode, and no pod is given it.
+	Device string `json:"device"`
+
+	// NodeSelector chooses the nodes; default: all.
+	NodeSelector *metav1.LabelSelector `json:"nodeSelector,omitempty"`
 }
 
 // GatewaySpec is how each node reaches the world outside.

@@ -48,7 +48,7 @@ func Compile(v *intent.View, key string) rows.Output {
 	}
 	br := addBridge(&out, host, intent.IntegrationBridge, map[string]rows.Value{"fail_mode": rows.Str("secure")})
 	if node, ok := v.Node(key); ok && len(node.Subnets) > 0 {
-		addPort(&out, br, intent.ManagementPort, managementColumns(cluster, node))
+		addManagement(&out, br, cluster, host, node)
 	}
 	if host.NIC != "" {
 		addGateway(&out, host)
@@ -114,6 +114,18 @@ func mappings(host *intent.Host) string {
 		list = append(list, p.Network+":"+p.Bridge)
 	}
 	return strings.Join(list, ",")
+}
+
+// addManagement adds the port that joins the host to the pod network: Open vSwitch's own,
+// or the representor of a function.
+func addManagement(out *rows.Output, br rows.Ref, cluster *intent.Cluster, host *intent.Host, node *intent.Node) {
+	if host.Management == "" {
+		addPort(out, br, intent.ManagementPort, managementColumns(cluster, node))
+		return
+	}
+	addPort(out, br, host.Management, map[string]rows.Value{
+		"external_ids": rows.Map(map[string]string{"iface-id": rows.MgmtLSP(node.Name), "vf-netdev-name": intent.ManagementPort}),
+	})
 }
 
 // managementColumns describes the port that joins the host to the pod network.

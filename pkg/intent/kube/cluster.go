@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -93,6 +94,12 @@ func ParseCluster(c *v1alpha1.Cluster) (*intent.Cluster, []rows.Problem) {
 	p.oneOf("spec.multiNetwork", s.MultiNetwork, "", "native", "multus")
 	if s.Offload != nil {
 		out.Offload = p.offload(s.Offload)
+	}
+	if m := s.ManagementPort; m != nil {
+		if m.Device == "" {
+			p.field("spec.managementPort.device", errors.New("it is empty: name a device by its id, such as 0000:03:00.2, or leave managementPort out"))
+		}
+		out.Management = intent.ManagementDevice{Device: m.Device, Nodes: p.selector("spec.managementPort.nodeSelector", m.NodeSelector)}
 	}
 	return out, p.list
 }
