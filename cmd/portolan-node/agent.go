@@ -387,7 +387,7 @@ func (a *agent) servePods(ctx context.Context) error {
 		return err
 	}
 	a.devices.Verify()
-	a.facts.tunnels.want(nil) // what interfaces here have is known by now
+	a.facts.tunnels.settle()
 	a.driver.Sink().Synced()
 	a.server.Store(server)
 	a.door.Serve(server)

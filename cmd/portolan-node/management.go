@@ -185,14 +185,7 @@ func (a *agent) newManagement() (*management, error) {
 	m := &management{
 		plan: a.facts.plan.Management, node: a.cfg.Node, kernel: a.kernel, port: a.switchManagement,
 		selected: a.physical.selected, known: a.physical.labelled,
-		resolve: func(id string) (sriov.Device, error) {
-			devlink, err := sriov.NewKernelDevlink()
-			if err != nil {
-				return sriov.Device{}, err
-			}
-			defer devlink.Close()
-			return sriov.NewInventory(sriov.DefaultSys, devlink).Resolve(id)
-		},
+		resolve: a.devices.inventory.Resolve,
 	}
 	return m, m.resume()
 }

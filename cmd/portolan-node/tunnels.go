@@ -34,6 +34,8 @@ type tunnels struct {
 	earlier []netip.Addr
 	wanted  []netip.Addr
 	used    []netip.Addr
+	pooled  bool // wanted is known
+	settled bool // used is
 	now     host.Tunnels
 }
 
@@ -62,11 +64,21 @@ func tunnelsOf(setting string) []netip.Addr {
 	return out
 }
 
-// want gives the addresses that pools ask for, whole. From then on the run before does
-// not count: what interfaces have must have been given by use.
+// want gives the addresses that pools ask for, whole.
 func (t *tunnels) want(list []netip.Addr) {
 	t.mu.Lock()
-	t.wanted, t.earlier = slices.Clone(list), nil
+	same := t.pooled && slices.Equal(t.wanted, list)
+	t.wanted, t.pooled = slices.Clone(list), true
+	t.mu.Unlock()
+	if !same {
+		t.wake()
+	}
+}
+
+// settle says that use has been told what interfaces have of an earlier run.
+func (t *tunnels) settle() {
+	t.mu.Lock()
+	t.settled = true
 	t.mu.Unlock()
 	t.wake()
 }
@@ -112,7 +124,10 @@ func (t *tunnels) problems() []rows.Problem {
 func (t *tunnels) further() []netip.Addr {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	list := slices.Concat(t.earlier, t.wanted, t.used)
+	list := slices.Concat(t.wanted, t.used)
+	if !t.pooled || !t.settled {
+		list = append(list, t.earlier...)
+	}
 	list = slices.DeleteFunc(list, func(a netip.Addr) bool { return a == t.first || !a.IsValid() })
 	slices.SortFunc(list, netip.Addr.Compare)
 	return slices.Compact(list)

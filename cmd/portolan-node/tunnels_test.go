@@ -35,7 +35,7 @@ func TestTunnels(t *testing.T) {
 		want []netip.Addr
 	}{
 		{"after a start", func() {}, ips("172.18.0.2", "172.19.0.2")},
-		{"an interface has it", func() { tun.use(ips("172.19.0.2")) }, ips("172.18.0.2", "172.19.0.2")},
+		{"an interface has it", func() { tun.use(ips("172.19.0.2")); tun.settle() }, ips("172.18.0.2", "172.19.0.2")},
 		{"a pool asks for another, and for one that the machine has not", func() { tun.want(ips("172.20.0.2", "172.18.0.2", "172.99.0.2")) },
 			ips("172.18.0.2", "172.19.0.2", "172.20.0.2")},
 		{"the interface goes", func() { tun.use(nil) }, ips("172.18.0.2", "172.20.0.2")},

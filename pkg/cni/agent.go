@@ -360,7 +360,7 @@ func (a *Agent) give(ctx context.Context, i *iface) error {
 	if i.leased != nil {
 		grant = grant.lease(i.wish, i.leased.Result)
 	}
-	if i.published && slices.Equal(i.grant.Addresses, grant.Addresses) {
+	if i.published && slices.Equal(i.grant.Addresses, grant.Addresses) && i.grant.Encap == grant.Encap {
 		i.grant = grant // its routes may have changed
 		return nil
 	}

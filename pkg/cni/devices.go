@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"github.com/portolan-cni/portolan/multus"
 	"github.com/portolan-cni/portolan/sriov"
@@ -65,7 +66,7 @@ func (n Network) needed() string {
 // changed yet.
 func (a *Agent) chooseAll(ctx context.Context, t *trace, e *entry, r *Request, list []*iface) error {
 	for _, i := range list {
-		i.function = function{}
+		i.function, i.wish.Encap = function{}, netip.Addr{}
 	}
 	for _, i := range list {
 		named := i.network.Device
@@ -107,7 +108,7 @@ func (a *Agent) choose(ctx context.Context, e *entry, i *iface, named string) er
 		}
 		c.Device = i.function.found.ID
 	}
-	i.function.Choice = c
+	i.function.Choice, i.wish.Encap = c, c.Encap
 	a.fell(i, c.Fallback)
 	return nil
 }

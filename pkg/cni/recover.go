@@ -115,6 +115,7 @@ func (a *Agent) restore(ctx context.Context, p Port, live map[string]Pod, device
 	}
 	if keep || alive {
 		w := a.wished(pod, p.Key, p.IfName)
+		w.Encap = p.Encap
 		n, _ := a.knownNetwork(w, p.Network)
 		given := p.Addresses
 		if lease != nil {

@@ -179,6 +179,9 @@ func (d *Devices) judge(w wish, id, resource string) (cni.Choice, error) {
 	if err != nil {
 		return cni.Choice{}, err
 	}
+	if why := d.reserved(dev.ID); why != "" {
+		return cni.Choice{}, fmt.Errorf("device %s: %s; name another", dev.ID, why)
+	}
 	c := cni.Choice{Device: dev.ID, Resource: resource}
 	d.mu.Lock()
 	o, pooled := d.offers[dev.ID]

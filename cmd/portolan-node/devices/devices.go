@@ -56,7 +56,13 @@ type Config struct {
 	Soft               sriov.SoftOptions // of soft devices, but for the MTU
 	// Uses tells what network devices are for on this node, by name.
 	Uses func() map[string]Use
-	Sys  string // sysfs; "": /sys
+	// Reserved is the device that the node itself has, by its id, which no pod is given; ""
+	// none. Nil: there never is one.
+	Reserved func() string
+	// Tunneled is told of the addresses that pools have their tunnels begin at, sorted, at
+	// each look once all pools are known. It must not block. Nil: nobody is.
+	Tunneled func([]netip.Addr)
+	Sys      string // sysfs; "": /sys
 	// Requests tells how many devices of each resource a pod asks for. Nil: not known.
 	Requests func(ctx context.Context, namespace, name string) (map[string]int64, error)
 	// Software says why Open vSwitch hands no flows to NICs; nil: it does.
@@ -236,6 +242,17 @@ func (d *Devices) Tunnels() []netip.Addr {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return slices.Clone(d.tunnels)
+}
+
+// reserved says why nobody can be given a device that the node itself has; "": it has not.
+func (d *Devices) reserved(device string) string {
+	if d.config.Reserved == nil {
+		return ""
+	}
+	if id, err := sriov.CanonicalID(d.config.Reserved()); err != nil || id != device {
+		return ""
+	}
+	return "it is the node's management port, by spec.managementPort of the Cluster file"
 }
 
 // Offered tells which pool has a device, and as which resource; "" none.

@@ -46,6 +46,9 @@ func (r *round) put(o offer) {
 	if !r.verified {
 		o.shown.Trouble = notVerified
 	}
+	if why := r.reserved(id); why != "" {
+		o.shown.Trouble = why
+	}
 	r.offers[id] = o
 }
 

@@ -362,8 +362,11 @@ func (r *round) tell() {
 		r.config.Figures(counts)
 	}
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	r.Devices.states, r.Devices.tunnels = out, tunnels
+	r.mu.Unlock()
+	if r.config.Tunneled != nil {
+		r.config.Tunneled(tunnels)
+	}
 }
 
 // conclude says what is left to say of a pool of which nothing was said yet.
