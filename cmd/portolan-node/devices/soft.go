@@ -145,7 +145,11 @@ func (r *round) setMTU(mtu int, ends ...string) error {
 func (r *round) removeSoft() {
 	for _, id := range r.remove {
 		_, representor, err := sriov.SoftNames(id)
-		if err != nil || !r.free(id) {
+		if err != nil {
+			continue
+		}
+		if holder := r.who(r.holders, id); holder != "" {
+			r.keepLonger(id, holder)
 			continue
 		}
 		if err := r.config.Kernel.RemoveSoft(representor); err != nil {
@@ -157,6 +161,12 @@ func (r *round) removeSoft() {
 	r.remove = slices.Clip(r.remove)
 }
 
-// free reports whether nobody has a device, and nobody can choose it: it is offered no
-// more.
-func (r *round) free(id string) bool { return r.who(r.holders, id) == "" }
+// keepLonger tells of a device that is one too many, and is somebody's.
+func (r *round) keepLonger(id, holder string) {
+	for _, p := range r.pools {
+		if s := r.states[p.Name]; p.Soft && softBase(p.Name) == baseOf(id) {
+			s.steps = append(s.steps, "remove soft device "+id)
+			s.blame(v1alpha1.PoolWaiting, fmt.Sprintf("soft device %s is one too many: it goes when it is not in use any more by %s", id, holder))
+		}
+	}
+}

@@ -99,6 +99,26 @@ func TestSoftChanges(t *testing.T) {
 	w.until(func() bool { return slices.Equal(w.softs(), []string{"soft-a-0"}) }, func() any { return w.softs() })
 }
 
+// TestSoftFewerWaits: a device that is one too many, and a pod's, keeps its pool from being
+// ready until the pod is gone.
+func TestSoftFewerWaits(t *testing.T) {
+	w := newWorld(t)
+	w.kubelet.Start()
+	w.start(soft("a", 2))
+	w.kubelet.Wait(fast, well(2, 2))
+	id := w.admit("p", fast, 1).Devices[fast][0]
+	o := w.attach(id, "p", "ns/fast")
+	w.d.Know(soft("a", 0))
+	s := w.pool("a", because(v1alpha1.PoolWaiting, id, "ns/p"))
+	if s.Ready || !slices.Contains(s.Steps, "remove soft device "+id) {
+		t.Errorf("it says %+v", s)
+	}
+	w.release(id, o)
+	w.kubelet.Remove("ns", "p")
+	w.until(func() bool { w.pass(1e9); return len(w.softs()) == 0 }, func() any { return w.softs() })
+	w.pool("a", ready)
+}
+
 // TestSoftForeign: devices that look like soft ones and are in no link group of ours are
 // somebody else's; a pool that cannot be read keeps what it may have.
 func TestSoftForeign(t *testing.T) {
