@@ -75,6 +75,7 @@ type Config struct {
 	MTU         int            // of the default network's interfaces, in bytes; 0: the kernel's default
 	Timeout     time.Duration  // of one call; 0: 60 s
 	Workers     int            // pods prepared or forgotten at once; 0: 4
+	Patience    time.Duration  // with a device whose last pod is on its way; 0: 5 s
 	// Generation is that of the first port of an attachment: another one in each process,
 	// or a port could get the name of one that OVS is still letting go.
 	Generation int
@@ -222,6 +223,9 @@ func New(c Config) (*Agent, error) {
 	}
 	if c.Workers == 0 {
 		c.Workers = 4
+	}
+	if c.Patience == 0 {
+		c.Patience = 5 * time.Second
 	}
 	if c.Log == nil {
 		c.Log = slog.Default()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/portolan-cni/portolan/multus"
 	"github.com/portolan-cni/portolan/sriov"
@@ -160,7 +161,7 @@ func (a *Agent) takeAll(ctx context.Context, t *trace, list []*iface) error {
 		if i.port.Encap.IsValid() {
 			w.Encap = i.port.Encap.String()
 		}
-		given, err := a.config.Keeper.Take(ctx, w)
+		given, err := a.onceFree(ctx, a.config.Keeper.Take, w)
 		if err != nil {
 			return i.wrap(err)
 		}
@@ -174,6 +175,31 @@ func (a *Agent) takeAll(ctx context.Context, t *trace, list []*iface) error {
 		a.claim(i.port.Name, i.wish.Pod.UID)
 	}
 	return nil
+}
+
+// busyPause is how often a device is looked at whose last pod is on its way.
+const busyPause = 50 * time.Millisecond
+
+// onceFree gives a device, also one that another pod still has: the kubelet gives a device
+// again when the containers of that pod have ended, which is before its DEL.
+func (a *Agent) onceFree(ctx context.Context, give func(context.Context, sriov.Attachment) (*sriov.Given, error), w sriov.Attachment) (*sriov.Given, error) {
+	end := time.NewTimer(a.config.Patience)
+	defer end.Stop()
+	again := time.NewTicker(busyPause)
+	defer again.Stop()
+	for {
+		given, err := give(ctx, w)
+		if busy, is := errors.AsType[*sriov.BusyError](err); !is || busy.Owner.Pod == w.Owner.Pod {
+			return given, err
+		}
+		select {
+		case <-again.C:
+		case <-end.C:
+			return nil, err
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
 }
 
 // claim makes a representor's name a pod's. Whoever had it has lost the device.

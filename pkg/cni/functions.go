@@ -152,7 +152,7 @@ func (a *Agent) makeFunction(ctx context.Context, t *trace, c *functionCall, d s
 	if err := t.enter(ctx, StageTakeDevice); err != nil {
 		return nil, err
 	}
-	given, err := a.config.Keeper.Attach(ctx, sriov.Attachment{Device: d.ID, Owner: c.owner, Settings: c.settings})
+	given, err := a.onceFree(ctx, a.config.Keeper.Attach, sriov.Attachment{Device: d.ID, Owner: c.owner, Settings: c.settings})
 	if err != nil {
 		return nil, err
 	}

@@ -89,7 +89,7 @@ func serve(sc serverConfig) error {
 		pods.Set(p)
 	}
 	c := cni.Config{Pods: pods, Ports: ports, Links: links, Publisher: publisherFunc(func(cni.Pod) {}), Pool: pool,
-		MTU: 1400, Generation: os.Getpid(), Timeout: 10 * time.Second, Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))}
+		MTU: 1400, Generation: os.Getpid(), Timeout: 10 * time.Second, Patience: 100 * time.Millisecond, Log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))}
 	networks, err := networksOf(ctx, &c, sc)
 	if err != nil {
 		return err
