@@ -22,10 +22,10 @@ func TestTunnelAddressesLeaveByTheirOwnNIC(t *testing.T) {
 		ip link set wire2 up
 		ip link set nic1 up mtu 1500
 		ip link set nic2 up mtu 1400
-		ip addr add 172.18.0.2/24 dev nic1
-		ip addr add 172.18.0.102/24 dev nic2
-		ip route add 172.30.0.0/24 via 172.18.0.1 dev nic1
-		ip route add 172.30.0.0/24 via 172.18.0.101 dev nic2 metric 500`)
+		ip addr add 198.18.7.2/24 dev nic1
+		ip addr add 198.18.7.102/24 dev nic2
+		ip route add 198.51.100.0/24 via 198.18.7.1 dev nic1
+		ip route add 198.51.100.0/24 via 198.18.7.101 dev nic2 metric 500`)
 	t.Cleanup(func() { sh(t, "ip link del nic1\nip link del nic2") })
 	k, err := host.Open(t.TempDir())
 	if err != nil {
@@ -34,11 +34,11 @@ func TestTunnelAddressesLeaveByTheirOwnNIC(t *testing.T) {
 	t.Cleanup(k.Close)
 	rules := run(t, "ip", "rule")
 	addr := netip.MustParseAddr
-	got, err := k.FindTunnels("n1", addr("172.18.0.2"), 1400, []netip.Addr{addr("172.18.0.102"), addr("172.18.0.103"), addr("fd00::2")})
+	got, err := k.FindTunnels("n1", addr("198.18.7.2"), 1400, []netip.Addr{addr("198.18.7.102"), addr("198.18.7.103"), addr("fd00::2")})
 	if err != nil || len(got.Addresses) != 1 || len(got.Problems) != 3 {
 		t.Fatalf("%v: %+v", err, got)
 	}
-	for i, want := range []string{"nic2, which has tunnel address 172.18.0.102, has MTU 1400", "172.18.0.103 is on no network device", "fd00::2 has not the family"} {
+	for i, want := range []string{"nic2, which has tunnel address 198.18.7.102, has MTU 1400", "198.18.7.103 is on no network device", "fd00::2 has not the family"} {
 		if !strings.Contains(got.Problems[i].Message, want) {
 			t.Errorf("problem %q, want %q", got.Problems[i].Message, want)
 		}
@@ -51,10 +51,10 @@ func TestTunnelAddressesLeaveByTheirOwnNIC(t *testing.T) {
 	t.Cleanup(func() { <-done })
 	way := func(to, from string) string { return run(t, "ip", "route", "get", to, "from", from) }
 	eventually(t, 20*time.Second, "ways", func() bool {
-		return strings.Contains(way("172.18.0.9", "172.18.0.102"), "dev nic2") &&
-			strings.Contains(way("172.30.0.9", "172.18.0.102"), "via 172.18.0.101 dev nic2") &&
-			strings.Contains(way("172.18.0.9", "172.18.0.2"), "dev nic1") &&
-			strings.Contains(way("172.30.0.9", "172.18.0.2"), "via 172.18.0.1 dev nic1")
+		return strings.Contains(way("198.18.7.9", "198.18.7.102"), "dev nic2") &&
+			strings.Contains(way("198.51.100.9", "198.18.7.102"), "via 198.18.7.101 dev nic2") &&
+			strings.Contains(way("198.18.7.9", "198.18.7.2"), "dev nic1") &&
+			strings.Contains(way("198.51.100.9", "198.18.7.2"), "via 198.18.7.1 dev nic1")
 	})
 	keeper.DeclareTunnels(host.Config{})
 	eventually(t, 20*time.Second, "rules as before", func() bool { return run(t, "ip", "rule") == rules })
