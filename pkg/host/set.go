@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // Kernel is the network namespace and /proc/sys that Set works on.
@@ -23,9 +24,9 @@ type Kernel struct {
 // Open returns the kernel of the calling thread's network namespace. stateDir
 // keeps what is needed to undo changes after a restart (/var/lib/portolan).
 func Open(stateDir string) (*Kernel, error) {
-	h, err := netlink.NewHandle()
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE, unix.NETLINK_NETFILTER) // no more: a kernel need not have IPsec
 	if err != nil {
-		return nil, fmt.Errorf("netlink: %w", err)
+		return nil, fmt.Errorf("netlink sockets for routes and connections: %w", err)
 	}
 	return &Kernel{nl: h, procfs: "/proc/sys", record: store{dir: stateDir}}, nil
 }
