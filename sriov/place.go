@@ -204,7 +204,7 @@ func (k *Keeper) adjust(ns Namespace, l Link, want *End) (Link, error) {
 		if err != nil {
 			return l, err
 		}
-		if err := k.kernel.SetMAC(ns, l.Index, mac); err != nil {
+		if err := k.setMAC(ns, l.Index, want.Name, mac); err != nil {
 			return l, fmt.Errorf("setting its MAC to %s: %w", want.MAC, err)
 		}
 	}
@@ -219,6 +219,23 @@ func (k *Keeper) adjust(ns Namespace, l Link, want *End) (Link, error) {
 		}
 	}
 	return l, nil
+}
+
+// setMAC gives a device that is down its MAC. Some drivers (igbvf) take none once the PF
+// has set one, not even the same, and learn the PF's when they begin anew.
+func (k *Keeper) setMAC(ns Namespace, index int, name string, mac net.HardwareAddr) error {
+	err := k.kernel.SetMAC(ns, index, mac)
+	if !errors.Is(err, unix.EADDRNOTAVAIL) {
+		return err
+	}
+	if again := errors.Join(k.kernel.SetUp(ns, index, true), k.kernel.SetUp(ns, index, false)); again != nil {
+		return errors.Join(err, again)
+	}
+	now, looked := k.kernel.Link(ns, name)
+	if looked != nil || !strings.EqualFold(now.MAC, mac.String()) {
+		return errors.Join(err, looked)
+	}
+	return nil
 }
 
 // carryRDMA moves the function's RDMA device after it, where those are in one namespace

@@ -51,7 +51,7 @@ func (k *Kernel) SetVF(name string, index int, a sriov.Attribute, v sriov.VFStat
 // refuses says what a driver does not do.
 func (p *pf) refuses(a sriov.Attribute, v sriov.VFState, stubborn bool) error {
 	switch {
-	case a == sriov.AttributeMAC && stubborn && v.MAC == "00:00:00:00:00:00":
+	case a == sriov.AttributeMAC && stubborn && v.MAC == noMAC:
 		return unix.EINVAL
 	case p.driver == "igb" && a == sriov.AttributeLinkState, p.driver == "igb" && a == sriov.AttributeRate && v.MinRate > 0:
 		return unix.EOPNOTSUPP
@@ -94,7 +94,7 @@ func (k *Kernel) Preset(name string, index int, v sriov.VFState) {
 func (k *Kernel) FunctionMAC(p sriov.Port) (string, error) {
 	err := k.begin("FunctionMAC")
 	defer k.mu.Unlock()
-	return cmp.Or(k.functions[p.String()], "00:00:00:00:00:00"), err
+	return cmp.Or(k.functions[p.String()], noMAC), err
 }
 
 // SetFunctionMAC implements sriov.Kernel.
@@ -220,7 +220,7 @@ func (k *Kernel) Reset(id, name string) {
 				continue
 			}
 			delete(s.links, index)
-			l.pf.vfs[l.vf] = sriov.VFState{MAC: "00:00:00:00:00:00", Proto: "802.1q", Spoofchk: "on", Trust: "off", LinkState: "auto"}
+			l.pf.vfs[l.vf] = sriov.VFState{MAC: noMAC, Proto: "802.1q", Spoofchk: "on", Trust: "off", LinkState: "auto"}
 			l.Index, l.Name, l.MAC, l.MTU, l.Up, l.AltNames, l.in = k.next, name, fmt.Sprintf("0a:00:00:00:00:%02x", k.next), 1500, false, nil, k.host
 			k.next++
 			k.host.links[l.Index] = l
@@ -265,7 +265,7 @@ func (k *Kernel) Snapshot() string {
 		}
 	}
 	for _, port := range slices.Sorted(maps.Keys(k.functions)) {
-		if mac := k.functions[port]; mac != "00:00:00:00:00:00" {
+		if mac := k.functions[port]; mac != noMAC {
 			fmt.Fprintf(&out, "function %s %s\n", port, mac)
 		}
 	}

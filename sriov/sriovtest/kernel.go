@@ -19,6 +19,9 @@ import (
 	"github.com/portolan-cni/portolan/sriov"
 )
 
+// noMAC is the administrative MAC of a function that chooses its own.
+const noMAC = "00:00:00:00:00:00"
+
 // Kernel plays a machine's kernel, and keeps the machine's sysfs true to it. It refuses
 // what a kernel refuses: names that are taken, changes of devices that are up, MTUs that
 // the PF has not, settings that a driver does not know.
@@ -153,7 +156,7 @@ func (k *Kernel) adoptVF(l *link) {
 	k.pfs[l.Name] = p
 	count, _ := strconv.Atoi(strings.TrimSpace(string(numvfs)))
 	for vf := range count {
-		p.vfs[vf] = sriov.VFState{MAC: "00:00:00:00:00:00", Proto: "802.1q", Spoofchk: "on", Trust: "off", LinkState: "auto"}
+		p.vfs[vf] = sriov.VFState{MAC: noMAC, Proto: "802.1q", Spoofchk: "on", Trust: "off", LinkState: "auto"}
 		target, err := filepath.EvalSymlinks(k.m.path(l.device, "virtfn"+strconv.Itoa(vf)))
 		k.m.check(err)
 		device := strings.TrimPrefix(target, k.m.Root+"/")
@@ -439,7 +442,13 @@ func (k *Kernel) change(op string, ns sriov.Namespace, index int, f func(l *link
 
 // SetUp implements sriov.Kernel.
 func (k *Kernel) SetUp(ns sriov.Namespace, index int, up bool) error {
-	return k.change("SetUp", ns, index, func(l *link) error { l.Up = up; return nil })
+	return k.change("SetUp", ns, index, func(l *link) error {
+		if up && !l.Up && l.pf != nil && l.pf.driver == "igb" && l.pf.vfs[l.vf].MAC != noMAC {
+			l.MAC = l.pf.vfs[l.vf].MAC // it begins anew, and asks the PF
+		}
+		l.Up = up
+		return nil
+	})
 }
 
 // Rename implements sriov.Kernel.
@@ -494,7 +503,7 @@ func (k *Kernel) SetMAC(ns sriov.Namespace, index int, mac net.HardwareAddr) err
 		}
 		if l.pf != nil && l.pf.driver != "mlx5_core" {
 			v := l.pf.vfs[l.vf]
-			if v.MAC != "00:00:00:00:00:00" && v.MAC != mac.String() && v.Trust != "on" {
+			if v.MAC != noMAC && (v.MAC != mac.String() || l.pf.driver == "igb") && v.Trust != "on" {
 				return unix.EADDRNOTAVAIL
 			}
 		}
