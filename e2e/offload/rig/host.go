@@ -63,8 +63,10 @@ func (l *Lab) Host(name string, shares ...string) *Host {
 func (l *Lab) Machine(name string, shares ...string) *Host {
 	l.t.Helper()
 	h := l.host(name, 0, shares)
-	l.t.Cleanup(func() { // the kernel's datapath would outlive it
-		_, _ = h.Try("ovs-appctl", "-t", "ovs-vswitchd", "exit", "--cleanup")
+	l.t.Cleanup(func() { // after its daemons: the kernel's datapath would outlive them
+		if _, err := h.Try("ovs-dpctl", "del-dp", "system@ovs-system"); err != nil {
+			l.t.Log(err)
+		}
 	})
 	return h
 }

@@ -76,15 +76,23 @@ type agent struct {
 
 // host makes a node's host. plug gives it the NIC of the node's address and default
 // route; nil: a veth.
-func (s *site) host(i int, plug func(h *rig.Host, addr string) (device string)) *rig.Host {
-	name, addr := fmt.Sprintf("n%d", i), fmt.Sprintf("172.30.0.%d/24", i+1)
-	h := s.l.Host(name, s.bin)
+func (s *site) host(i int, plug func(h *rig.Host) (device string)) *rig.Host {
+	h := s.l.Host(fmt.Sprintf("n%d", i), s.bin)
+	addr := fmt.Sprintf("172.30.0.%d/24", i+1)
 	if plug == nil {
 		s.wire.Plug(h, "eth0", addr)
 	} else {
-		h.Run("ip", "addr", "add", addr, "dev", plug(h, addr))
+		h.Run("ip", "addr", "add", addr, "dev", plug(h))
 	}
-	h.Run("ip", "route", "add", "default", "via", "172.30.0.1")
+	h.Run("ip", "route", "replace", "default", "via", "172.30.0.1")
+	return h
+}
+
+// machine makes a node whose network is the guest's own, for PCI NICs.
+func (s *site) machine(i int) *rig.Host {
+	h := s.l.Machine(fmt.Sprintf("n%d", i), s.bin)
+	s.wire.Plug(h, "up0", fmt.Sprintf("172.30.0.%d/24", i+1))
+	h.Run("ip", "route", "replace", "default", "via", "172.30.0.1")
 	return h
 }
 
@@ -116,6 +124,8 @@ func (s *site) start(t *testing.T, h *rig.Host, settings ...string) *agent {
 
 // run starts the agent; after kill, again.
 func (a *agent) run() {
+	// A socket that a killed agent has left is not the new one's.
+	a.Run("rm", "-f", "/run/portolan/cni.sock", "/run/portolan/inspect.sock")
 	a.kill = a.Start("agent", a.site.bin+"/portolan-node", "--node-name="+a.name, "--intent-dir=/intent", "--cni-binary="+a.site.bin+"/portolan-cni", "--health-bind=")
 }
 
@@ -247,4 +257,16 @@ func (a *agent) tells(t *testing.T, pod, ifname string, verdict offload.Verdict,
 		return nil
 	})
 	t.Logf("portolan offload default/%s:\n%s", pod, strings.TrimSpace(text))
+}
+
+// complains waits until portolan problems has a text.
+func (a *agent) complains(t *testing.T, want string) {
+	t.Helper()
+	rig.Wait(t, "portolan problems with "+want, func() error {
+		text := a.Run(a.site.bin+"/portolan", "problems")
+		if !strings.Contains(text, want) {
+			return fmt.Errorf("portolan problems: %s", text)
+		}
+		return nil
+	})
 }
