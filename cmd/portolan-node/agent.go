@@ -130,7 +130,7 @@ func (a *agent) run(ctx context.Context) error {
 	}
 	// As measured by an earlier run (flows.go): a restart changes no setting.
 	a.facts.wait, _ = strconv.Atoi(a.ovs.ExternalID(ctx, "ovn-ofctrl-wait-before-clear"))
-	a.facts.tunnels = newTunnels(a, tunnelsOf(a.ovs.ExternalID(ctx, "ovn-encap-ip")))
+	a.facts.tunnels = newTunnels(a, furtherOf(a.ovs.ExternalID(ctx, "ovn-encap-ip")))
 	a.facts.log(cfg)
 	if err := a.kernel.SaveGateway(a.facts.gateway); err != nil {
 		return err

@@ -53,11 +53,12 @@ func newTunnels(a *agent, earlier []netip.Addr) *tunnels {
 	return t
 }
 
-// tunnelsOf reads ovn-encap-ip.
-func tunnelsOf(setting string) []netip.Addr {
+// furtherOf reads ovn-encap-ip, the first first, and gives the others: the first was the
+// node's own, which may have another by now.
+func furtherOf(setting string) []netip.Addr {
 	var out []netip.Addr
-	for _, s := range strings.Split(setting, ",") {
-		if a, err := netip.ParseAddr(strings.TrimSpace(s)); err == nil {
+	for n, s := range strings.Split(setting, ",") {
+		if a, err := netip.ParseAddr(strings.TrimSpace(s)); err == nil && n > 0 {
 			out = append(out, a)
 		}
 	}

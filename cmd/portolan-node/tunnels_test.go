@@ -50,7 +50,11 @@ func TestTunnels(t *testing.T) {
 	if len(told) != 4 { // the second changes nothing
 		t.Errorf("told %v", told)
 	}
-	if got := tunnelsOf("172.18.0.2, 172.19.0.2,x"); !slices.Equal(got, ips("172.18.0.2", "172.19.0.2")) {
-		t.Errorf("ovn-encap-ip read as %v", got)
+	for setting, want := range map[string][]netip.Addr{
+		"172.18.0.2, 172.19.0.2,x": ips("172.19.0.2"), "172.18.0.12": nil, "": nil,
+	} {
+		if got := furtherOf(setting); !slices.Equal(got, want) {
+			t.Errorf("ovn-encap-ip %q read as %v, want %v", setting, got, want)
+		}
 	}
 }
