@@ -68,15 +68,11 @@ func (m *moves) add(_ context.Context, s sandbox) error {
 	if err := errors.Join(m.handle.LinkSetMTU(l, mtu), m.handle.LinkSetAlias(l, s.pod)); err != nil {
 		return err
 	}
-	pod, err := os.Open(s.netns)
+	pod, inPod, err := open(s.netns)
 	if err != nil {
 		return err
 	}
 	defer pod.Close()
-	inPod, err := netlink.NewHandleAt(netns.NsHandle(pod.Fd()), unix.NETLINK_ROUTE)
-	if err != nil {
-		return err
-	}
 	defer inPod.Close()
 	if err := m.through(m.handle, m.soft.netdev, end{deviceIfName, softMAC, mtu}, pod); err != nil {
 		return err
@@ -95,15 +91,11 @@ func (m *moves) del(_ context.Context, s sandbox) error {
 	if err != nil {
 		return err
 	}
-	pod, err := os.Open(s.netns)
+	pod, inPod, err := open(s.netns)
 	if err != nil {
 		return err
 	}
 	defer pod.Close()
-	inPod, err := netlink.NewHandleAt(netns.NsHandle(pod.Fd()), unix.NETLINK_ROUTE)
-	if err != nil {
-		return err
-	}
 	defer inPod.Close()
 	if err := m.handle.LinkSetDown(l); err != nil {
 		return err
@@ -112,6 +104,19 @@ func (m *moves) del(_ context.Context, s sandbox) error {
 		return err
 	}
 	return errors.Join(m.handle.LinkSetMTU(l, softMTU), m.handle.LinkSetAlias(l, ""))
+}
+
+// open opens a network namespace, with a socket in it. The caller closes both.
+func open(path string) (*os.File, *netlink.Handle, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	h, err := netlink.NewHandleAt(netns.NsHandle(f.Fd()), unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, nil, errors.Join(err, f.Close())
+	}
+	return f, h, nil
 }
 
 // through moves a device from one namespace to another, by way of a third.

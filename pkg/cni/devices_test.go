@@ -3,6 +3,7 @@ package cni_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -383,6 +384,13 @@ func TestTypeSRIOVRefuses(t *testing.T) {
 		})
 	}
 	n := newNICs(t, "igb")
+	n.devices.err = errors.New("the kubelet has given it none such")
+	n.refused(t, sriovCall(wire.Add, "one", vf), wire.CodeFailed, "the kubelet has given it none such")
+	n.home(t)
+	if w := n.devices.asked[0]; w.Named != "0000:02:10.0" || w.Wish.Pod.Namespace != "shop" {
+		t.Errorf("asked for %+v", w)
+	}
+	n.devices.err = nil
 	n.devices.trusted = "shop"
 	n.must(t, sriovCall(wire.Add, "one", vf+`,"trust":"on","spoofchk":"off"`))
 	if vfs, err := n.kernel.VFs("enp1s0f0"); err != nil || vfs[0].Trust != "on" || vfs[0].Spoofchk != "off" {

@@ -99,10 +99,14 @@ func (c *functionCall) device() string { return cmp.Or(c.Config.device(), c.conf
 
 // admit refuses a device that is not for a physical network, and settings that the
 // administrator has not allowed.
-func (a *Agent) admit(c *functionCall) (sriov.Device, error) {
+func (a *Agent) admit(ctx context.Context, c *functionCall) (sriov.Device, error) {
 	d, err := a.config.Keeper.Resolve(c.device())
 	if err == nil {
 		err = d.Fault()
+	}
+	if err == nil && a.config.Devices != nil {
+		// A definition may name any device: it must be one that the pod was given.
+		_, err = a.config.Devices.Choose(ctx, DeviceWish{Wish: Wish{Pod: c.pod, Key: c.owner.NAD, IfName: c.IfName, Network: c.Config.Name}, Named: d.ID})
 	}
 	if err != nil {
 		return d, err
@@ -123,7 +127,7 @@ func (a *Agent) addFunction(ctx context.Context, t *trace, c *functionCall) (jso
 	if err := t.enter(ctx, StageChooseDevice); err != nil {
 		return nil, err
 	}
-	d, err := a.admit(c)
+	d, err := a.admit(ctx, c)
 	if err != nil {
 		return nil, err
 	}

@@ -96,7 +96,6 @@ type Devices struct {
 	offers   map[string]offer // by device
 	chosen   map[string]chosen
 	states   []v1alpha1.NodeDevicePool
-	tunnels  []netip.Addr
 	seen     map[string]bool // names of network devices that pools are about
 
 	// Of Run's goroutine alone.
@@ -235,13 +234,6 @@ func (d *Devices) Problems() []rows.Problem {
 		out = append(out, rows.Problem{Object: intent.Key{Kind: intent.KindDevicePool, Name: s.Name}.String(), Field: "spec", Severity: rows.Warning, Message: s.Message})
 	}
 	return out
-}
-
-// Tunnels are the addresses that pools have their tunnels begin at, sorted.
-func (d *Devices) Tunnels() []netip.Addr {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return slices.Clone(d.tunnels)
 }
 
 // reserved says why nobody can be given a device that the node itself has; "": it has not.

@@ -362,7 +362,7 @@ func (r *round) tell() {
 		r.config.Figures(counts)
 	}
 	r.mu.Lock()
-	r.Devices.states, r.Devices.tunnels = out, tunnels
+	r.Devices.states = out
 	r.mu.Unlock()
 	if r.config.Tunneled != nil {
 		r.config.Tunneled(tunnels)

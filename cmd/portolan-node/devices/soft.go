@@ -5,8 +5,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -18,17 +16,18 @@ import (
 // longestBase leaves four bytes of a label for "-255".
 const longestBase = 8
 
-var plainBase = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?$`)
+// plain reports whether a label can begin with a text.
+func plain(text string) bool { _, err := sriov.SoftID(text); return err == nil }
 
 // softBase is what the labels of a pool's soft devices begin with: its name, or what is
 // made of one that is too long for names of network devices.
 func softBase(pool string) string {
-	if len(pool) <= longestBase && plainBase.MatchString(pool) {
+	if len(pool) <= longestBase && plain(pool) {
 		return pool
 	}
 	sum := sha256.Sum256([]byte(pool))
 	first := pool[:min(len(pool), 3)]
-	if !plainBase.MatchString(first) {
+	if !plain(first) {
 		first = "p"
 	}
 	return first + hex.EncodeToString(sum[:])[:longestBase-len(first)]
@@ -158,7 +157,6 @@ func (r *round) removeSoft() {
 		}
 		r.log.Info("soft device removed", "device", id)
 	}
-	r.remove = slices.Clip(r.remove)
 }
 
 // keepLonger tells of a device that is one too many, and is somebody's.
