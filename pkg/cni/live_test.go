@@ -287,7 +287,14 @@ func (l *liveRig) fresh(t *testing.T) {
 	}
 	l.pool = emptied(t, l.pool)
 	l.config.Pool = l.pool
+	heard := new(cnitest.Publisher)
+	l.publisher, l.config.Publisher = heard, heard
 	l.start(t)
+	for _, p := range l.pods.List() {
+		if n := heard.Told(p.UID); n > 1 {
+			t.Errorf("a start told %d times what %s has: each but the last is less than it has", n, p)
+		}
+	}
 }
 
 func emptied(t *testing.T, p *alloc.Pool) *alloc.Pool {

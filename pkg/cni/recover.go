@@ -59,6 +59,11 @@ func (a *Agent) Recover(ctx context.Context, pods []Pod, known []Attachment) err
 			a.restoreKnown(k)
 		}
 	}
+	// Each pod once, with all that it has: of an annotation with less, other zones and a
+	// global zone's controller would take the rest away.
+	for _, e := range a.entries {
+		a.publish(e)
+	}
 	recorded := make(map[string]bool, len(ports))
 	for _, p := range ports {
 		recorded[p.Name] = true
@@ -141,7 +146,6 @@ func (a *Agent) restore(ctx context.Context, p Port, live map[string]Pod, device
 			if keep {
 				a.adopt(e, i, p)
 			}
-			a.publish(e)
 		}
 	}
 	if keep {
@@ -293,5 +297,4 @@ func (a *Agent) restoreKnown(k Attachment) {
 	e := a.entryOf(k.Pod)
 	i := e.want(w, n)
 	i.grant, i.granted = grant, true
-	a.publish(e)
 }

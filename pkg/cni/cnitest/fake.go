@@ -342,9 +342,10 @@ func (j *Journal) List() ([]cni.Held, error) {
 
 // Publisher records what is allocated. The zero value is ready.
 type Publisher struct {
-	mu sync.Mutex // guards held
-	// held is by pod UID
+	mu sync.Mutex // guards the rest
+	// held and told are by pod UID
 	held map[string][]cni.Attachment
+	told map[string]int
 }
 
 // Attached implements cni.Publisher.
@@ -352,9 +353,17 @@ func (p *Publisher) Attached(pod cni.Pod, all []cni.Attachment) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.held == nil {
-		p.held = make(map[string][]cni.Attachment)
+		p.held, p.told = make(map[string][]cni.Attachment), make(map[string]int)
 	}
 	p.held[pod.UID] = all
+	p.told[pod.UID]++
+}
+
+// Told is how often Attached was called for a pod.
+func (p *Publisher) Told(uid string) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.told[uid]
 }
 
 // Released implements cni.Publisher.
