@@ -54,7 +54,7 @@ func (a *agent) connectDevices() error {
 	}
 	cfg := devices.Config{
 		Inventory: d.inventory, Kernel: d.kernel, Records: d.keeper, NICs: nic.New(nic.Config{Inventory: d.inventory, Machine: d.machine, Log: slog.Default()}),
-		Soft: soft, Uses: a.uses, Sys: a.cfg.Sys, Software: a.software, Addresses: a.tunnelAddresses, Tunneled: a.facts.tunnels.want, Reserved: a.reservedDevice, CDI: a.cfg.CDIDir, Info: a.cfg.DeviceDir,
+		Soft: soft, Uses: a.uses, Sys: a.cfg.Sys, Software: a.software, Addresses: a.tunnelAddresses, Tunneled: a.facts.tunnels.want, Node: a.nodeDevices, CDI: a.cfg.CDIDir, Info: a.cfg.DeviceDir,
 		Figures: func(list []devices.Count) {
 			out := make([]metrics.DeviceCount, len(list))
 			for n, c := range list {
@@ -164,12 +164,12 @@ func (d *devicing) close() {
 	}
 }
 
-// reservedDevice is the device that is, or is to be, the node's management port.
-func (a *agent) reservedDevice() string {
+// nodeDevices are those that are, or are to be, the node's management port.
+func (a *agent) nodeDevices() devices.Node {
 	if a.management == nil {
-		return ""
+		return devices.Node{}
 	}
-	return a.management.device()
+	return a.management.devices()
 }
 
 // uses are what network devices are for that a NIC may be, or be below.

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/portolan-cni/portolan/cmd/portolan-node/devices"
 	"github.com/portolan-cni/portolan/pkg/host"
 	"github.com/portolan-cni/portolan/pkg/intent"
 	"github.com/portolan-cni/portolan/pkg/rows"
@@ -22,13 +23,15 @@ const (
 )
 
 // management has the node's management port be a function of a NIC where the plan names
-// one, and Open vSwitch's own port where it names none or the device cannot be it. It
-// switches in an order in which the name is never on two links: the port leaves br-int,
-// the function takes its name, or gives it back, and the other port comes.
+// one, or the resource of pools that have one, and Open vSwitch's own port where it names
+// none or no device can be it. It switches in an order in which the name is never on two
+// links: the port leaves br-int, the function takes its name, or gives it back, and the
+// other port comes.
 type management struct {
 	plan     intent.ManagementDevice
 	node     string
 	kernel   managementKernel
+	pools    managementPools
 	resolve  func(id string) (sriov.Device, error)
 	selected func(intent.Labels) bool
 	known    func() bool                 // the node's labels are
@@ -36,6 +39,7 @@ type management struct {
 
 	mu      sync.Mutex // guards the rest
 	now     host.ManagementDevice
+	picked  string // of the plan's resource, until it is now, or another is picked; "": none
 	problem string
 }
 
@@ -47,14 +51,22 @@ type managementKernel interface {
 	ReturnManagement() error
 }
 
-// device is the id of the device that pods must not be given; "": there is none.
-func (m *management) device() string {
+// devices are those that pods must not be given.
+func (m *management) devices() devices.Node {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.now.Device == "" && m.plan.Device != "" && m.known() && m.selected(m.plan.Nodes) {
-		return m.plan.Device
+	out := devices.Node{Taken: m.now.Device}
+	for _, id := range []string{m.now.Device, m.picked, m.plan.Device} {
+		if id != "" && (id != m.plan.Device || m.wanted()) {
+			out.Reserved = append(out.Reserved, id)
+		}
 	}
-	return m.now.Device
+	return out
+}
+
+// wanted reports whether this node's port is to be a device.
+func (m *management) wanted() bool {
+	return m.plan.Device+m.plan.Resource != "" && m.known() && m.selected(m.plan.Nodes)
 }
 
 func (m *management) problems() []rows.Problem {
@@ -83,7 +95,7 @@ func (m *management) resume() error {
 func (m *management) run(ctx context.Context) error {
 	for {
 		pause := managementEvery
-		done, err := m.look()
+		done, err := m.look(ctx)
 		m.say(err)
 		if !done && err == nil {
 			pause = managementSoon
@@ -105,14 +117,14 @@ func (m *management) say(err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if text != m.problem && text != "" {
-		slog.Warn("management port is not the device that spec.managementPort names", "err", err)
+		slog.Warn("management port is not as spec.managementPort asks for", "err", err)
 	}
 	m.problem = text
 }
 
 // look does the next step towards what the plan says; false: another is to come.
-func (m *management) look() (bool, error) {
-	if !m.known() {
+func (m *management) look(ctx context.Context) (bool, error) {
+	if !m.known() || m.plan.Resource != "" && !m.pools.Settled() {
 		return true, nil
 	}
 	had, found, err := m.kernel.ManagementDevice()
@@ -120,9 +132,10 @@ func (m *management) look() (bool, error) {
 		return true, err
 	}
 	want, wrong := host.ManagementDevice{}, error(nil)
-	if m.plan.Device != "" && m.selected(m.plan.Nodes) {
-		if want, wrong = m.find(had); wrong != nil {
-			want = host.ManagementDevice{}
+	if m.wanted() {
+		var soon bool
+		if want, soon, wrong = m.choose(ctx, had); soon {
+			return false, nil
 		}
 	}
 	if found && had.Device != want.Device {
@@ -130,12 +143,26 @@ func (m *management) look() (bool, error) {
 			return true, err
 		}
 	}
+	m.set(want)
+	m.pick("")
 	if want.Device == "" {
-		m.set(want)
 		return true, wrong
 	}
-	m.set(want)
 	return m.kernel.TakeManagement(want)
+}
+
+// choose is the device that is to be the port; had is what is taken. Of an error none is.
+// soon: it is not decided yet, and what is the port stays it meanwhile.
+func (m *management) choose(ctx context.Context, had host.ManagementDevice) (d host.ManagementDevice, soon bool, err error) {
+	if m.plan.Resource != "" {
+		d, soon, err = m.ofPools(ctx, had)
+	} else if d, err = m.find(m.plan.Device, had); err == nil && m.pools.Leaving(d.Device) {
+		err = fmt.Errorf("device %s: its DevicePool takes it away, or has its NIC changed, as soon as nobody uses it", d.Device)
+	}
+	if err != nil {
+		return host.ManagementDevice{}, soon, fmt.Errorf("%w; the management port is Open vSwitch's own meanwhile", err)
+	}
+	return d, soon, nil
 }
 
 // set has the port be a device's, or Open vSwitch's own.
@@ -147,18 +174,18 @@ func (m *management) set(d host.ManagementDevice) {
 	if !same {
 		slog.Info("management port", "device", d.Device, "representor", d.Representor)
 		m.port(d)
+		m.pools.Look()
 	}
 }
 
-// find is the plan's device, fit to be the port. had is what is taken.
-func (m *management) find(had host.ManagementDevice) (host.ManagementDevice, error) {
-	const meanwhile = "; the management port is Open vSwitch's own meanwhile"
-	d, err := m.resolve(m.plan.Device)
+// find is a device, fit to be the port. had is what is taken.
+func (m *management) find(id string, had host.ManagementDevice) (host.ManagementDevice, error) {
+	d, err := m.resolve(id)
 	if err == nil {
 		err = d.Fault()
 	}
 	if err != nil {
-		return host.ManagementDevice{}, fmt.Errorf("%w%s", err, meanwhile)
+		return host.ManagementDevice{}, err
 	}
 	out := host.ManagementDevice{Device: d.ID, Netdev: d.Netdev, Representor: d.Representor, Virtual: d.Kind == sriov.Soft}
 	if had.Device == d.ID && m.kernel.ManagementHeld(had) {
@@ -166,9 +193,9 @@ func (m *management) find(had host.ManagementDevice) (host.ManagementDevice, err
 	}
 	switch {
 	case out.Representor == "":
-		return host.ManagementDevice{}, fmt.Errorf("device %s has no representor, which would be a port of br-int: have its NIC in switchdev mode%s", d.ID, meanwhile)
+		return host.ManagementDevice{}, fmt.Errorf("device %s has no representor, which would be a port of br-int: have its NIC in switchdev mode", d.ID)
 	case out.Netdev == "":
-		return host.ManagementDevice{}, fmt.Errorf("device %s has no network device on the node: a pod has it, or its driver (%s) makes none; name a device that no pod has, bound to its NIC's driver%s", d.ID, d.Driver, meanwhile)
+		return host.ManagementDevice{}, fmt.Errorf("device %s has no network device on the node: a pod has it, or its driver (%s) makes none; name a device that no pod has, bound to its NIC's driver", d.ID, d.Driver)
 	}
 	return out, nil
 }
@@ -184,7 +211,7 @@ func (m *management) current() host.ManagementDevice {
 func (a *agent) newManagement() (*management, error) {
 	m := &management{
 		plan: a.facts.plan.Management, node: a.cfg.Node, kernel: a.kernel, port: a.switchManagement,
-		selected: a.physical.selected, known: a.physical.labelled,
+		selected: a.physical.selected, known: a.physical.labelled, pools: a.devices,
 		resolve: a.devices.inventory.Resolve,
 	}
 	return m, m.resume()

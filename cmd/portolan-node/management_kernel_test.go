@@ -43,10 +43,10 @@ func managementOnADevice(t *testing.T, dir string) {
 
 	tr.ip("link add sv-mp address 02:00:00:00:00:77 type veth peer name sr-mp")
 	tr.portIs("sr-mp", "veth")
-	before := tr.written()
+	before := tr.written("sr-mp")
 	tr.again("agent2")
 	tr.portIs("sr-mp", "veth")
-	if after := tr.written(); after != before {
+	if after := tr.written("sr-mp"); after != before {
 		t.Errorf("a restart has written: before\n%s\nafter\n%s", before, after)
 	}
 
@@ -61,6 +61,93 @@ func managementOnADevice(t *testing.T, dir string) {
 	if out, _ := tr.run("ip", "-d", "addr", "show", "sv-mp"); !strings.Contains(out, "02:00:00:00:00:77") || strings.Contains(out, "10.244.1.2") {
 		t.Errorf("given up, the device is\n%s", out)
 	}
+}
+
+// TestManagementPortOfAResource: the management port is the first free device of a pool's
+// resource; with no pool, or all of them pods', it is Open vSwitch's own, and a problem
+// says why; a restart writes nothing; no pod is given it; it follows the pool's end.
+func TestManagementPortOfAResource(t *testing.T) { apart(t, managementOfAResource) }
+
+func managementOfAResource(t *testing.T, dir string) {
+	tr := readyWith(t, dir, strings.Replace(managementCluster, "device: soft-mp", "resourceName: portolan.io/fast", 1))
+	if out, err := tr.run("ip", "netns", "add", "web"); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if out, err := tr.plugin("ADD"); err != nil {
+		t.Fatalf("ADD: %v: %s", err, out)
+	}
+	tr.portIs("", "tun")
+	tr.problem("no DevicePool offers a device of resource portolan.io/fast on this node")
+
+	// One device, which a pod has already: the port has to wait for a second.
+	one := strings.Replace(poolFile, "count: 2", "count: 1", 1)
+	tr.write("intent/networks.yaml", strings.Replace(deviceFiles(), "soft-fast-1", "soft-fast-0", 1))
+	tr.write("intent/pools.yaml", strings.Replace(one, "portolan.io/fast", "portolan.io/other", 1))
+	if out, err := tr.run("ip", "netns", "add", "multi"); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	tr.until("the pod on soft-fast-0", func() error { out, err := tr.native("ADD"); return wrapped(err, out) })
+	tr.write("intent/pools.yaml", one)
+	tr.problem("no device of resource portolan.io/fast is free (soft-fast-0: in use: pod default/multi)")
+	tr.portIs("", "tun")
+	tr.write("intent/pools.yaml", poolFile)
+	tr.portIs("sr-fast-1", "veth")
+
+	if out, err := tr.native("DEL"); err != nil {
+		t.Fatalf("DEL: %v: %s", err, out)
+	}
+	tr.portIs("sr-fast-1", "veth") // and not the device that is free now
+	before := tr.written("sr-fast-1")
+	tr.again("agent2")
+	tr.portIs("sr-fast-1", "veth")
+	if after := tr.written("sr-fast-1"); after != before {
+		t.Errorf("a restart has written: before\n%s\nafter\n%s", before, after)
+	}
+	tr.write("intent/networks.yaml", deviceFiles())
+	tr.until("the port's device refused to a pod", func() error {
+		out, err := tr.native("ADD")
+		if err == nil || !strings.Contains(out, "it is the node's management port") {
+			_, end := tr.native("DEL") // the agent had not read the file: the pod is on the other one
+			return fmt.Errorf("%v, %v: %s", err, end, out)
+		}
+		return nil
+	})
+
+	tr.write("intent/pools.yaml", strings.Replace(poolFile, "name: fast", "name: next", 1))
+	tr.portIs("sr-next-0", "veth")
+	tr.gone("fast-1")
+	tr.write("intent/pools.yaml", "")
+	tr.portIs("", "tun")
+	tr.gone("next-0")
+}
+
+// gone waits until neither end of a soft device is there.
+func (tr tree) gone(label string) {
+	tr.t.Helper()
+	tr.until(label+" gone", func() error {
+		if out, err := tr.run("ip", "-o", "link"); err != nil || strings.Contains(out, "-"+label) {
+			return fmt.Errorf("%v: %s", err, out)
+		}
+		return nil
+	})
+}
+
+// problem waits until portolan problems has a text.
+func (tr tree) problem(want string) {
+	tr.t.Helper()
+	tr.until("a problem: "+want, func() error {
+		if out, err := tr.run("portolan", "problems"); !strings.Contains(out, want) {
+			return fmt.Errorf("%v: %s", err, out)
+		}
+		return nil
+	})
+}
+
+func wrapped(err error, said string) error {
+	if err != nil {
+		return fmt.Errorf("%w: %s", err, said)
+	}
+	return nil
 }
 
 func (tr tree) ip(args string) {
@@ -98,13 +185,13 @@ func (tr tree) portIs(representor, kind string) {
 
 // written is what there is of the management port, with what changes by being written
 // again.
-func (tr tree) written() string {
+func (tr tree) written(representor string) string {
 	var all []string
 	for _, c := range [][]string{
 		{"ovsdb-client", "-f", "csv", "dump", "unix:/run/openvswitch/db.sock", "Open_vSwitch", "Port", "name", "_uuid", "_version"},
 		{"ovsdb-client", "-f", "csv", "dump", "unix:/run/openvswitch/db.sock", "Open_vSwitch", "Bridge", "name", "_uuid", "ports"},
 		{"ovs-vsctl", "get", "Open_vSwitch", ".", "external_ids"},
-		{"ip", "-o", "link", "show", "ovn-k8s-mp0"}, {"ip", "-o", "link", "show", "sr-mp"}, {"ip", "-o", "addr", "show", "ovn-k8s-mp0"},
+		{"ip", "-o", "link", "show", "ovn-k8s-mp0"}, {"ip", "-o", "link", "show", representor}, {"ip", "-o", "addr", "show", "ovn-k8s-mp0"},
 		{"ovn-nbctl", "list", "Logical_Switch_Port", "k8s-n1"},
 	} {
 		out, err := tr.run(c...)

@@ -57,13 +57,19 @@ func (c *Cluster) Equal(o Object) bool {
 	return eq && a.Zone == b.Zone && a.GlobalZone == b.GlobalZone && a.MTU == b.MTU && a.PuntRate == b.PuntRate &&
 		a.Multicast == b.Multicast && a.GatewayVLAN == b.GatewayVLAN && a.Insecure == b.Insecure &&
 		a.TransitKey == b.TransitKey && a.ExternalPort == b.ExternalPort && a.Isolated == b.Isolated && slices.Equal(a.Shared, b.Shared) && a.Offload.equal(b.Offload) &&
-		a.Management.Device == b.Management.Device && a.Management.Nodes.String() == b.Management.Nodes.String()
+		a.Management.equal(b.Management)
 }
 
-// ManagementDevice is a function of a NIC that nodes have as their management port.
+// ManagementDevice is a function of a NIC that nodes have as their management port: none
+// where both Device and Resource are "".
 type ManagementDevice struct {
-	Device string // its id; "": they have none
-	Nodes  Labels // that it is for; empty: all
+	Device   string // its id
+	Resource string // of the DevicePools that it is the first free device of
+	Nodes    Labels // that it is for; empty: all
+}
+
+func (m ManagementDevice) equal(n ManagementDevice) bool {
+	return m.Device == n.Device && m.Resource == n.Resource && m.Nodes.String() == n.Nodes.String()
 }
 
 // OffloadMode is where flows may be moved.

@@ -33,11 +33,28 @@ func (d *Devices) Choose(ctx context.Context, w cni.DeviceWish) (cni.Choice, err
 		return cni.Choice{}, fmt.Errorf("definition %s: %w", w.Wish.Definition(), err)
 	}
 	if c.Device != "" {
-		d.mu.Lock()
-		d.chosen[c.Device] = chosen{w.Wish.Pod.String(), d.config.Now()}
-		d.mu.Unlock()
+		d.note(c.Device, w.Wish.Pod.String())
+		if d.reserved()[c.Device] { // meanwhile: who reserves one looks then whether it was chosen
+			d.note(c.Device, "")
+			return cni.Choice{}, fmt.Errorf("definition %s: %w", w.Wish.Definition(), refuseReserved(c.Device))
+		}
 	}
 	return c, nil
+}
+
+// note says that a pod is about to get a device; "": none is.
+func (d *Devices) note(device, pod string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if pod == "" {
+		delete(d.chosen, device)
+		return
+	}
+	d.chosen[device] = chosen{pod, d.config.Now()}
+}
+
+func refuseReserved(device string) error {
+	return fmt.Errorf("device %s: %s; name another", device, isReserved)
 }
 
 func (d *Devices) choose(ctx context.Context, in cni.DeviceWish) (cni.Choice, error) {
@@ -179,8 +196,8 @@ func (d *Devices) judge(w wish, id, resource string) (cni.Choice, error) {
 	if err != nil {
 		return cni.Choice{}, err
 	}
-	if why := d.reserved(dev.ID); why != "" {
-		return cni.Choice{}, fmt.Errorf("device %s: %s; name another", dev.ID, why)
+	if d.reserved()[dev.ID] {
+		return cni.Choice{}, refuseReserved(dev.ID)
 	}
 	c := cni.Choice{Device: dev.ID, Resource: resource}
 	d.mu.Lock()

@@ -56,9 +56,9 @@ type Config struct {
 	Soft               sriov.SoftOptions // of soft devices, but for the MTU
 	// Uses tells what network devices are for on this node, by name.
 	Uses func() map[string]Use
-	// Reserved is the device that the node itself has, by its id, which no pod is given; ""
-	// none. Nil: there never is one.
-	Reserved func() string
+	// Node tells of the devices that the node itself has; they are nobody else's. It must
+	// not call Devices. Nil: there never are any.
+	Node func() Node
 	// Tunneled is told of the addresses that pools have their tunnels begin at, sorted, at
 	// each look once all pools are known. It must not block. Nil: nobody is.
 	Tunneled func([]netip.Addr)
@@ -97,6 +97,9 @@ type Devices struct {
 	chosen   map[string]chosen
 	states   []v1alpha1.NodeDevicePool
 	seen     map[string]bool // names of network devices that pools are about
+	kept     map[string]bool // devices of the node's of which the kubelet has been told so
+	leaving  map[string]bool // devices that are to be taken away when nobody has them
+	looked   bool            // offers are what pools offer, by what is known of holders
 
 	// Of Run's goroutine alone.
 	jobs   map[string]*job // by NIC
@@ -236,17 +239,6 @@ func (d *Devices) Problems() []rows.Problem {
 	return out
 }
 
-// reserved says why nobody can be given a device that the node itself has; "": it has not.
-func (d *Devices) reserved(device string) string {
-	if d.config.Reserved == nil {
-		return ""
-	}
-	if id, err := sriov.CanonicalID(d.config.Reserved()); err != nil || id != device {
-		return ""
-	}
-	return "it is the node's management port, by spec.managementPort of the Cluster file"
-}
-
 // Offered tells which pool has a device, and as which resource; "" none.
 func (d *Devices) Offered(device string) (pool, resource string) {
 	d.mu.Lock()
@@ -332,7 +324,7 @@ type holders struct {
 	err     error // why it is not known
 }
 
-// holders asks all who know. Order matters: who declares that a device is given to
+// holders asks all who know, and notes what the node itself has. Order matters: who declares that a device is given to
 // nobody, and asks then, knows of everybody who has got it before.
 func (d *Devices) holders(ctx context.Context) holders {
 	h := holders{by: map[string]string{}, records: map[string]sriov.Record{}}
@@ -352,6 +344,9 @@ func (d *Devices) holders(ctx context.Context) holders {
 				}
 			}
 		}
+	}
+	if id := d.taken(); id != "" && h.by[id] == "" {
+		h.by[id] = theNode
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -1,6 +1,7 @@
 package devices
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"slices"
@@ -22,20 +23,18 @@ type Listed struct {
 func (d *Devices) List(ctx context.Context) ([]Listed, error) {
 	h := d.holders(ctx)
 	d.mu.Lock()
-	offers := maps.Clone(d.offers)
+	offers := slices.SortedFunc(maps.Values(d.offers), byPlace)
 	d.mu.Unlock()
-	out := make([]Listed, 0, len(offers))
-	for id, o := range offers {
-		out = append(out, Listed{Pool: o.pool.Name, Resource: o.pool.Resource, Device: o.device, Trouble: o.shown.Trouble, Holder: h.by[id]})
+	out := make([]Listed, len(offers))
+	for n, o := range offers {
+		out[n] = Listed{Pool: o.pool.Name, Resource: o.pool.Resource, Device: o.device, Trouble: o.shown.Trouble, Holder: h.by[o.device.ID]}
 	}
-	slices.SortFunc(out, func(a, b Listed) int {
-		if c := strings.Compare(a.Pool, b.Pool); c != 0 {
-			return c
-		}
-		if a.Device.PF.ID == b.Device.PF.ID && a.Device.Index != b.Device.Index {
-			return a.Device.Index - b.Device.Index
-		}
-		return strings.Compare(a.Device.PF.ID+" "+a.Device.ID, b.Device.PF.ID+" "+b.Device.ID)
-	})
 	return out, h.err
+}
+
+// byPlace orders devices by pool, NIC, kind and number: soft-a-10 is after soft-a-9.
+func byPlace(a, b offer) int {
+	x, y := a.device, b.device
+	return cmp.Or(strings.Compare(a.pool.Name, b.pool.Name), strings.Compare(x.PF.ID, y.PF.ID), strings.Compare(string(x.Kind), string(y.Kind)),
+		x.Index-y.Index, len(x.ID)-len(y.ID), strings.Compare(x.ID, y.ID))
 }

@@ -46,8 +46,8 @@ func (r *round) put(o offer) {
 	if !r.verified {
 		o.shown.Trouble = notVerified
 	}
-	if why := r.reserved(id); why != "" {
-		o.shown.Trouble = why
+	if r.reserved[id] {
+		o.shown.Trouble = isReserved
 	}
 	r.offers[id] = o
 }
@@ -199,11 +199,13 @@ func (r *round) declare() {
 		names[o.device.Netdev], names[o.device.Representor] = true, true
 	}
 	delete(names, "")
+	leaving := r.leaving()
 	r.mu.Lock()
-	r.Devices.offers, r.Devices.seen = r.offers, names
+	r.Devices.offers, r.Devices.seen, r.Devices.leaving = r.offers, names, leaving
 	r.mu.Unlock()
 	r.cleanInfo()
 	if r.plugins == nil {
+		r.settle(r.reserved)
 		return
 	}
 	list := make([]plugin.Resource, 0, len(byResource))
@@ -215,5 +217,33 @@ func (r *round) declare() {
 		for _, s := range r.states {
 			s.blame(v1alpha1.PoolFailed, err.Error())
 		}
+		r.settle(nil)
+		return
 	}
+	r.settle(r.reserved)
+}
+
+// settle says that it is known what pools offer, and of which devices the kubelet has been
+// told that they are the node's.
+func (r *round) settle(kept map[string]bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.kept, r.looked = kept, r.verified
+}
+
+// leaving are the devices that are to be taken away, or given another driver.
+func (r *round) leaving() map[string]bool {
+	out := map[string]bool{}
+	for _, id := range r.remove {
+		out[id] = true
+	}
+	for _, p := range r.nics {
+		for vf, d := range p.nic.VFs {
+			out[d.ID] = p.takes(vf)
+		}
+		for _, d := range r.scalable[p.nic.PF.ID] {
+			out[d.ID] = p.takes(deviceOf(d))
+		}
+	}
+	return out
 }

@@ -18,6 +18,7 @@ type round struct {
 	*Devices
 	pools    []*intent.DevicePool
 	verified bool
+	reserved map[string]bool // by the node itself
 	holders  holders
 	nics     []*planned
 	scalable map[string][]sriov.Device // scalable functions, by NIC
@@ -67,10 +68,14 @@ func (p *planned) takes(vf int) bool {
 func (d *Devices) round(ctx context.Context) {
 	d.reap()
 	pools, verified, listed := d.selected()
-	if !listed || d.idle(pools) {
+	if !listed {
 		return
 	}
-	r := &round{Devices: d, pools: pools, verified: verified, states: map[string]*state{}, offers: map[string]offer{}}
+	r := &round{Devices: d, pools: pools, verified: verified, reserved: d.reserved(), states: map[string]*state{}, offers: map[string]offer{}}
+	if d.idle(pools) {
+		r.settle(r.reserved)
+		return
+	}
 	for _, p := range pools {
 		r.states[p.Name] = &state{pool: p}
 		if p.Invalid != "" {
@@ -381,7 +386,7 @@ func (r *round) conclude(s *state, registered error, unwell string) {
 		s.blame(v1alpha1.PoolConfiguring, notVerified)
 	case registered != nil:
 		s.blame(v1alpha1.PoolKubelet, registered.Error())
-	case len(s.devices) > 0 && unwell != "" && !slices.ContainsFunc(s.devices, func(id string) bool { return r.offers[id].shown.Trouble == "" }):
+	case len(s.devices) > 0 && unwell != "" && !slices.ContainsFunc(s.devices, func(id string) bool { return r.offers[id].shown.Trouble == "" || r.reserved[id] }):
 		s.blame(v1alpha1.PoolFailed, "no device is well: "+unwell)
 	}
 }

@@ -4,7 +4,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/portolan-cni/portolan/cmd/portolan-node/devices"
 	"github.com/portolan-cni/portolan/pkg/api/v1alpha1"
 	"github.com/portolan-cni/portolan/pkg/intent"
 	"github.com/portolan-cni/portolan/sriov"
@@ -211,4 +213,57 @@ func TestUnverified(t *testing.T) {
 	}
 	w.d.Verify()
 	w.kubelet.Wait(fast, well(2, 2))
+}
+
+// TestNodesDevice: what the node has, or is about to take, no pod is given; it stays with
+// its pool gone until the node lets it go, and a pool of nothing else is well.
+func TestNodesDevice(t *testing.T) {
+	w := newWorld(t)
+	var node devices.Node
+	w.config.Node = func() devices.Node {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return node
+	}
+	have := func(n devices.Node) {
+		w.mu.Lock()
+		node = n
+		w.mu.Unlock()
+		w.d.Look()
+	}
+	w.kubelet.Start()
+	w.start(soft("a", 11))
+	w.kubelet.Wait(fast, well(11, 11))
+	w.until(w.d.Settled, func() any { return w.d.Candidates(fast) })
+	if list := w.d.Candidates(fast); len(list) != 11 || list[2].ID != "soft-a-2" || list[10].ID != "soft-a-10" || list[0].Kept || list[0].Trouble != "" {
+		t.Fatalf("candidates %+v", list)
+	}
+	have(devices.Node{Reserved: []string{"soft-a-0"}})
+	w.kubelet.Wait(fast, well(10, 11))
+	w.until(func() bool { return w.d.Candidates(fast)[0].Kept }, func() any { return w.d.Candidates(fast) })
+	id := w.admit("p", fast, 1).Devices[fast][0]
+	if who := w.d.Holders(t.Context())(id); id == "soft-a-0" || !strings.Contains(who, "ns/p") {
+		t.Errorf("the pod has %s, held by %q", id, who)
+	}
+
+	have(devices.Node{Reserved: []string{"soft-a-0"}, Taken: "soft-a-0"})
+	w.kernel.Udev("sv-a-0", "ovn-k8s-mp0") // the name that the management port has
+	w.kubelet.Remove("ns", "p")
+	w.d.Know(soft("a", 1))
+	w.pass(time.Minute) // what the kubelet gave just now may be a pod's
+	w.kubelet.Wait(fast, well(0, 1))
+	if s := w.pool("a", func(s v1alpha1.NodeDevicePool) bool { return s.Devices == 1 }); !s.Ready || s.Well != 0 || s.InUse != 1 {
+		t.Errorf("it says %+v", s)
+	}
+	if who := w.d.Holders(t.Context())("soft-a-0"); who != "" {
+		t.Errorf("to the node its own device is held by %s", who)
+	}
+	w.d.Forget("a")
+	w.until(func() bool { return w.d.Leaving("soft-a-0") }, func() any { return w.softs() })
+	w.pass(0)
+	if left := w.softs(); !slices.Equal(left, []string{"soft-a-0"}) {
+		t.Fatalf("%v are left, and the node has soft-a-0", left)
+	}
+	have(devices.Node{})
+	w.until(func() bool { w.pass(0); return len(w.softs()) == 0 }, func() any { return w.softs() })
 }

@@ -121,11 +121,16 @@ type OffloadSpec struct {
 	ObserveSeconds int `json:"observeSeconds,omitempty"`
 }
 
-// ManagementPortSpec says which function is the management port.
+// ManagementPortSpec says which function is the management port: one of device and
+// resourceName. Its NIC must be in switchdev mode, and no pod is given it.
 type ManagementPortSpec struct {
 	// Device by its id: a PCI address ("0000:03:00.2"), an auxiliary device's name, or a soft
-	// device's ("soft-mp"). Its NIC must be in switchdev mode, and no pod is given it.
-	Device string `json:"device"`
+	// device's ("soft-mp").
+	Device string `json:"device,omitempty"`
+
+	// ResourceName is that of DevicePools: the port is the first device of theirs that is
+	// free on the node when one is looked for, by the pools' names, NICs and numbers.
+	ResourceName string `json:"resourceName,omitempty"`
 
 	// NodeSelector chooses the nodes; default: all.
 	NodeSelector *metav1.LabelSelector `json:"nodeSelector,omitempty"`

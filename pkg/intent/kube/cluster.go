@@ -96,12 +96,25 @@ func ParseCluster(c *v1alpha1.Cluster) (*intent.Cluster, []rows.Problem) {
 		out.Offload = p.offload(s.Offload)
 	}
 	if m := s.ManagementPort; m != nil {
-		if m.Device == "" {
-			p.field("spec.managementPort.device", errors.New("it is empty: name a device by its id, such as 0000:03:00.2, or leave managementPort out"))
-		}
-		out.Management = intent.ManagementDevice{Device: m.Device, Nodes: p.selector("spec.managementPort.nodeSelector", m.NodeSelector)}
+		out.Management = p.managementPort(m)
 	}
 	return out, p.list
+}
+
+// managementPort parses which device the nodes' management port is; of two that
+// contradict each other none.
+func (p *problems) managementPort(m *v1alpha1.ManagementPortSpec) intent.ManagementDevice {
+	out := intent.ManagementDevice{Device: m.Device, Resource: m.ResourceName, Nodes: p.selector("spec.managementPort.nodeSelector", m.NodeSelector)}
+	switch {
+	case m.Device == "" && m.ResourceName == "":
+		p.field("spec.managementPort", errors.New("neither device nor resourceName is given: name a device by its id, such as 0000:03:00.2, or the resource of DevicePools, such as portolan.io/fast, or leave managementPort out"))
+	case m.Device != "" && m.ResourceName != "":
+		p.field("spec.managementPort", fmt.Errorf("device %q and resourceName %q are both given: leave one of them out", m.Device, m.ResourceName))
+		out.Device, out.Resource = "", ""
+	case m.ResourceName != "":
+		p.resource("spec.managementPort.resourceName", m.ResourceName, newPoolPatterns().resource)
+	}
+	return out
 }
 
 // offload parses what the plan says of offload.

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -97,5 +98,33 @@ func TestOffload(t *testing.T) {
 			c.Offload.DeliverInvalid != test.want.DeliverInvalid || c.Offload.Nodes.String() != test.want.Nodes.String() {
 			t.Errorf("%+v: found %+v and a problem with %q, wanted %+v and %q", test.spec, c.Offload, field, test.want, test.problem)
 		}
+	}
+}
+
+// TestManagementPort has what the management port can be, and what is refused.
+func TestManagementPort(t *testing.T) {
+	for _, test := range []struct {
+		spec           v1alpha1.ManagementPortSpec
+		want           intent.ManagementDevice
+		field, message string // of the problem
+	}{
+		{v1alpha1.ManagementPortSpec{Device: "soft-mp"}, intent.ManagementDevice{Device: "soft-mp"}, "", ""},
+		{v1alpha1.ManagementPortSpec{ResourceName: "portolan.io/mp"}, intent.ManagementDevice{Resource: "portolan.io/mp"}, "", ""},
+		{v1alpha1.ManagementPortSpec{}, intent.ManagementDevice{}, "spec.managementPort", "neither device nor resourceName"},
+		{v1alpha1.ManagementPortSpec{Device: "soft-mp", ResourceName: "portolan.io/mp"}, intent.ManagementDevice{}, "spec.managementPort", `"soft-mp" and resourceName "portolan.io/mp" are both given`},
+		{v1alpha1.ManagementPortSpec{ResourceName: "mp"}, intent.ManagementDevice{Resource: "mp"}, "spec.managementPort.resourceName", `"mp" is not a domain and a name`},
+	} {
+		c, problems := ParseCluster(&v1alpha1.Cluster{Spec: v1alpha1.ClusterSpec{ClusterSubnets: []string{"10.244.0.0/16/24"}, ManagementPort: &test.spec}})
+		field, message := "", ""
+		for _, p := range problems {
+			field, message = field+p.Field, message+p.Message
+		}
+		if field != test.field || !strings.Contains(message, test.message) || (message == "") != (test.message == "") || !reflect.DeepEqual(c.Management, test.want) {
+			t.Errorf("%+v: found %+v and %q: %q, wanted %+v and %q", test.spec, c.Management, field, message, test.want, test.field)
+		}
+	}
+	a, b := intent.Cluster{Management: intent.ManagementDevice{Resource: "portolan.io/mp"}}, intent.Cluster{}
+	if a.Equal(&b) {
+		t.Error("plans with and without a resource of the management port are the same")
 	}
 }

@@ -48,7 +48,7 @@ func ParseDevicePool(n *v1alpha1.DevicePool) (*intent.DevicePool, []rows.Problem
 		p.field("metadata.name", errors.New("the pool has no name: give it one"))
 	}
 	words := newPoolPatterns()
-	p.resource(s.ResourceName, words.resource)
+	p.resource("spec.resourceName", s.ResourceName, words.resource)
 	out.Nodes = p.selector("spec.nodeSelector", s.NodeSelector)
 	if s.VFs != nil {
 		out.VFs = int(*s.VFs)
@@ -72,8 +72,7 @@ func ParseDevicePool(n *v1alpha1.DevicePool) (*intent.DevicePool, []rows.Problem
 }
 
 // resource refuses names that no pod could request, or the kubelet would not take.
-func (p *problems) resource(name string, form *regexp.Regexp) {
-	const field = "spec.resourceName"
+func (p *problems) resource(field, name string, form *regexp.Regexp) {
 	switch {
 	case len(name) > mostResource || !form.MatchString(name):
 		p.field(field, fmt.Errorf("%q is not a domain and a name, as portolan.io/fast: the domain in lower case, the name of letters, digits, '-', '_' and '.', at most 63", name))
