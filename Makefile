@@ -219,23 +219,31 @@ e2e-ipv6: ## the lab with IPv6 alone: every suite
 e2e-global: ## the lab as one zone, over TLS: its layout, every connection, its central daemons killed
 	@$(MAKE) --no-print-directory e2e LAB_UP='--zone global' E2E='Global|TestMatrix$$$$|AgentRestart|Multinet$$$$'
 
-# The form of Multus goes by the commit: runs differ, and together cover both.
-MULTUS ?= $(shell git rev-parse HEAD | grep -q '[0-7]$$' && echo thin || echo thick)
+MULTUS ?= thick
 
 .PHONY: e2e-multus
 e2e-multus: ## the lab with Multus (MULTUS=thin|thick) as its CNI, which calls Portolan: networks of every topology, restarts
-	@$(MAKE) --no-print-directory e2e LAB_UP='--multus $(MULTUS)' E2E='Multinet($$$$|Restarts)'
+	@$(MAKE) --no-print-directory e2e-kind KIND=node-ipv4-$(MULTUS)
+
+# A kind of lab is a zone mode, families, and Multus or none.
+KIND ?= node-ipv4-thick
+KIND_E2E ?= Multinet($$$$|Restarts)
+kind = $(word $(1),$(subst -, ,$(KIND)))
+
+.PHONY: e2e-kind
+e2e-kind: ## the lab of one KIND (node-ipv4-thin, global-dual-none): networks of every topology, an agent replaced, a node booted anew
+	@$(MAKE) --no-print-directory e2e SUITE= E2E='$(KIND_E2E)' \
+		LAB_UP='--zone $(call kind,1) --families $(call kind,2) $(if $(filter-out none,$(call kind,3)),--multus $(call kind,3))'
 
 # Broadcasts, sizes, what is left and whose an address is differ by zone alone. A lab that fails
 # does not keep the others from being tried.
 .PHONY: e2e-multinet
 e2e-multinet: ## several networks in labs of every kind: zones × families × Multus; 2 hours and a half
-	@failed=; for zone in node global; do for families in ipv4 ipv6 dual; do for multus in '' thin thick; do \
-		run='Multinet($$|Addresses|Restarts)'; [ -n "$$multus" ] || [ $$families != ipv4 ] || run=Multinet; \
-		kind="zone $$zone, $$families, Multus: $${multus:-none}"; echo "$$kind"; \
-		$(MAKE) --no-print-directory e2e SUITE= LAB_UP="--zone $$zone --families $$families $${multus:+--multus $$multus}" \
-			E2E="$${run//\$$/\$$\$$}" E2E_TIMEOUT=60m || failed="$$failed; $$kind"; \
-	done; done; done; [ -z "$$failed" ] || { echo "failed: $${failed#; }"; exit 1; }
+	@failed=; for kind in {node,global}-{ipv4,ipv6,dual}-{none,thin,thick}; do \
+		run='Multinet($$|Addresses|Restarts)'; [[ $$kind != *-ipv4-none ]] || run=Multinet; \
+		echo "$$kind"; \
+		$(MAKE) --no-print-directory e2e-kind KIND=$$kind KIND_E2E="$${run//\$$/\$$\$$}" E2E_TIMEOUT=60m || failed="$$failed $$kind"; \
+	done; [ -z "$$failed" ] || { echo "failed:$$failed"; exit 1; }
 
 # What of the tests' names follows TestDebian or TestOwn.
 ONLY ?=
@@ -273,6 +281,9 @@ soup-lab: lab ## random things done to the lab that is brought up for it, packet
 	bin/lab up $(LAB_UP); \
 	(cd e2e/lab && PORTOLAN_SOUP_STEPS=$(or $(STEPS),400) PORTOLAN_SOUP_SHRINK=2h $(GOTEST) -v -timeout 0 ./suite -run 'TestSoup$$')
 
+# Of zones, families and Multus every pair, together with the stages lab, dual and global.
+KINDS := node-ipv4-thin global-ipv4-thick global-ipv6-none node-ipv6-thin node-ipv6-thick global-dual-thin node-dual-thick
+
 .PHONY: test
 test: stage ## everything that CI runs; root
 	@bin/stage -budget 75m \
@@ -289,7 +300,7 @@ test: stage ## everything that CI runs; root
 		'apiserver  3m $(MAKE) --no-print-directory apiserver JSON=1' \
 		'dual       8m $(MAKE) --no-print-directory e2e-dual JSON=1' \
 		'global     8m $(MAKE) --no-print-directory e2e-global JSON=1' \
-		'multus    12m $(MAKE) --no-print-directory e2e-multus JSON=1'
+		$(foreach kind,$(KINDS),'$(kind) 12m $(MAKE) --no-print-directory e2e-kind KIND=$(kind) JSON=1')
 
 .PHONY: test-full
 test-full: stage ## test, then every suite of the lab and a long fuzz; hours
