@@ -59,6 +59,7 @@ type PF struct {
 	Number   int // by which its functions' ports name it: of a PCI device the function
 	NUMA     int // -1: none, or not known
 	Mode     Mode
+	ESwitch  bool   // devlink has an e-switch of it, whose mode can be asked for and changed
 	SwitchID string // phys_switch_id as sysfs has it; PFs that share an e-switch share it; "": none
 	Bond     string // that Netdev is in; "": none
 	BondMode string // "802.3ad", "active-backup", ...; "": no bond

@@ -106,7 +106,7 @@ func TestPFs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := sriov.PF{ID: "0000:3b:00.0", Bus: "pci", Netdev: "ens1f0np0", Driver: "mlx5_core", Vendor: "0x15b3", Product: "0x101d", Mode: sriov.Switchdev,
+	want := sriov.PF{ID: "0000:3b:00.0", Bus: "pci", Netdev: "ens1f0np0", Driver: "mlx5_core", Vendor: "0x15b3", Product: "0x101d", Mode: sriov.Switchdev, ESwitch: true,
 		SwitchID: "3a5f4e0003ebcfb8", Bond: "bond0", BondMode: "802.3ad", VFs: 2, MaxVFs: 16, Carrier: true, MTU: 1500}
 	if len(pfs) != 2 || pfs[1].SwitchID != want.SwitchID || pfs[1].Bond != "bond0" || pfs[1].Number != 1 {
 		t.Fatalf("got %+v", pfs)

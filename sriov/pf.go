@@ -40,7 +40,7 @@ func (i *Inventory) pf(bus, id string) (PF, error) {
 			p.BondMode, _, _ = strings.Cut(i.sys.optional(netdev(master), "bonding", "mode"), " ")
 		}
 	}
-	p.Mode, err = i.mode(p)
+	p.Mode, p.ESwitch, err = i.mode(p)
 	return p, err
 }
 
@@ -53,20 +53,20 @@ func (i *Inventory) up(name string) bool {
 	return err == nil && flags&1 != 0
 }
 
-// mode of a PF's e-switch. Where devlink knows none, the function is switched by the
-// NIC alone, unless its device says that it is a port of a switch.
-func (i *Inventory) mode(p PF) (Mode, error) {
+// mode of a PF's e-switch, and whether devlink has one. Where it knows none, the function
+// is switched by the NIC alone, unless its device says that it is a port of a switch.
+func (i *Inventory) mode(p PF) (m Mode, known bool, err error) {
 	mode, err := i.devlink.Mode(p.Bus, p.ID)
 	switch {
 	case errors.Is(err, errors.ErrUnsupported):
 		if p.SwitchID != "" && portName.MatchString(i.sys.optional(netdev(p.Netdev), "phys_port_name")) {
-			return Switchdev, nil
+			return Switchdev, false, nil
 		}
-		return Legacy, nil
+		return Legacy, false, nil
 	case err != nil:
-		return "", &DeviceError{p.ID, "devlink eswitch", err.Error(), "look at devlink dev eswitch show " + p.Bus + "/" + p.ID + ", and at the kernel's log", err}
+		return "", false, &DeviceError{p.ID, "devlink eswitch", err.Error(), "look at devlink dev eswitch show " + p.Bus + "/" + p.ID + ", and at the kernel's log", err}
 	}
-	return mode, nil
+	return mode, true, nil
 }
 
 // uplink finds a PF's own network device among those of its representors; "" where it

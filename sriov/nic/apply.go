@@ -146,11 +146,29 @@ func (c *Configurer) Apply(ctx context.Context, bus, id string, w Wanted, may fu
 				break // the next round goes the other way
 			}
 			if err != nil {
-				return &StepError{PF: name(pf), Driver: pf.Driver, Step: s, Err: err}
+				refused := &StepError{PF: name(pf), Driver: pf.Driver, Step: s, Err: err}
+				return errors.Join(refused, c.putBack(ctx, n.PF, s))
 			}
 		}
 	}
 	return fmt.Errorf("PF %s: it does not stay as it is asked for: after %d rounds there is still to %s; look whether something else configures it, and at the kernel's log", id, rounds, last[0])
+}
+
+// putBack makes as many functions as a NIC had before a mode that its driver has refused:
+// they were taken for that mode alone.
+func (c *Configurer) putBack(ctx context.Context, had sriov.PF, refused Step) error {
+	now, err := c.config.Inventory.PF(had.Bus, had.ID)
+	if refused.Op != SetMode || had.VFs == 0 || err == nil && (now.VFs > 0 || now.Mode != had.Mode) {
+		return nil
+	}
+	s := Step{Op: SetVFs, Number: had.VFs, was: "0"}
+	if err == nil {
+		err = c.step(ctx, now, s)
+	}
+	if err != nil {
+		return fmt.Errorf("and its functions, which were removed for that, are not there again: %w", &StepError{PF: name(had), Driver: had.Driver, Step: s, Err: err})
+	}
+	return nil
 }
 
 // turn takes the other order for a driver that has no e-switch before there are

@@ -25,6 +25,8 @@ func shape(name string, vfs int, mode sriov.Mode) sriovtest.NIC {
 	return n
 }
 
+func with(n sriovtest.NIC, f func(*sriovtest.NIC)) sriovtest.NIC { f(&n); return n }
+
 func configurer(m *nictest.Machine) *nic.Configurer {
 	return nic.New(nic.Config{Inventory: m.Inventory(), Machine: m, Patience: time.Second})
 }
@@ -140,11 +142,18 @@ func TestRefusals(t *testing.T) {
 	}{
 		"more than it can": {nic: shape("igb", 0, sriov.Legacy), want: nic.Wanted{VFs: 8},
 			text: []string{"PF enp1s0f0 (0000:01:00.0): 8 VFs are asked for, and it can have 7"}},
-		"no e-switch": {nic: shape("igb", 2, sriov.Legacy), want: nic.Wanted{VFs: -1, Mode: sriov.Switchdev},
-			text: []string{"PF enp1s0f0 (0000:01:00.0), driver igb: to set the e-switch's mode to switchdev (is legacy)", "has no such mode"}, done: []string{"0000:01:00.0: 0 VFs"}},
-		"no devlink": {nic: shape("igb", 0, sriov.Legacy), set: func(m *nictest.Machine) {
-			m.Fails[nic.SetMode] = fmt.Errorf("changing the e-switch: %w (%w)", errors.ErrUnsupported, unix.ENODEV)
-		}, want: nic.Wanted{VFs: 2, Mode: sriov.Switchdev}, text: []string{"has no such mode"}},
+		"no e-switch": {nic: shape("igb", 2, sriov.Legacy), want: nic.Wanted{VFs: 4, Mode: sriov.Switchdev, MTU: 9000},
+			text: []string{"NIC enp1s0f0 (0000:01:00.0), driver igb: mode switchdev is asked for, it is in legacy mode", "devlink has no e-switch of it: nothing is changed"}},
+		"devlink without e-switch": {nic: with(shape("e810", 2, sriov.Legacy), func(n *sriovtest.NIC) { n.Mute = true }), want: nic.Wanted{VFs: -1, Mode: sriov.Switchdev},
+			text: []string{"driver ice: mode switchdev is asked for", "nothing is changed"}},
+		"no devlink in this kernel": {nic: shape("connectx-6", 2, sriov.Legacy), set: func(m *nictest.Machine) { m.Devlink.Absent() }, want: nic.Wanted{VFs: 4, Mode: sriov.Switchdev},
+			text: []string{"driver mlx5_core: mode switchdev is asked for", "nothing is changed"}},
+		"no e-switch with functions either": {nic: shape("connectx-5", 0, sriov.Legacy), set: func(m *nictest.Machine) {
+			m.Devlink.Absent()
+			m.Fails[nic.SetMode] = fmt.Errorf("changing the e-switch: %w (%w)", errors.ErrUnsupported, unix.EOPNOTSUPP)
+		}, want: nic.Wanted{VFs: 2, Mode: sriov.Switchdev}, text: []string{"devlink has no e-switch of it"}, done: []string{"0000:3b:00.0: 2 VFs"}},
+		"a mode refused gives functions back": {nic: shape("e810", 3, sriov.Legacy), set: func(m *nictest.Machine) { m.Fails[nic.SetMode] = unix.EINVAL }, want: nic.Wanted{VFs: 1, Mode: sriov.Switchdev},
+			text: []string{"to set the e-switch's mode to switchdev (is legacy): invalid argument"}, done: []string{"0000:18:00.0: 0 VFs", "0000:18:00.0: 3 VFs"}},
 		"in use": {nic: shape("connectx-6", 2, sriov.Legacy), want: nic.Wanted{VFs: 4}, may: func(nic.Step) error { return busy }, text: []string{busy.Error()}},
 		"busy": {nic: shape("connectx-6", 2, sriov.Legacy), set: func(m *nictest.Machine) { m.Busy = true }, want: nic.Wanted{VFs: 4},
 			text: []string{"set the number of VFs to 0 (is 2)", "something uses the functions"}},

@@ -123,8 +123,15 @@ func Plan(n NIC, w Wanted, o Order) ([]Step, error) {
 	if n.PF.MaxVFs >= 0 && p.vfs > n.PF.MaxVFs {
 		return nil, fmt.Errorf("PF %s: %d VFs are asked for, and it can have %d: ask for fewer, or raise the limit in the NIC's firmware", name(n.PF), p.vfs, n.PF.MaxVFs)
 	}
+	if err := n.fixed(p.mode); err != nil {
+		return nil, err
+	}
 	switch {
 	case p.mode != n.PF.Mode && o == FunctionsFirst:
+		p.number(n.PF.VFs)
+		if !n.PF.ESwitch {
+			return p.steps, nil // once there are functions it is seen whether it has an e-switch
+		}
 		p.functionsFirst()
 	case p.mode != n.PF.Mode:
 		if n.PF.VFs > 0 {
@@ -139,6 +146,18 @@ func Plan(n NIC, w Wanted, o Order) ([]Step, error) {
 	}
 	p.finish()
 	return p.steps, nil
+}
+
+// fixed says why a NIC cannot be brought to a mode, which is known before anything is
+// taken from anybody: devlink has no e-switch of it. Old mlx5 has one only while there are
+// functions.
+func (n NIC) fixed(m sriov.Mode) error {
+	pf := n.PF
+	if m == pf.Mode || pf.ESwitch || pf.Driver == "mlx5_core" && pf.VFs == 0 {
+		return nil
+	}
+	return fmt.Errorf("NIC %s, driver %s: mode %s is asked for, it is in %s mode, and devlink has no e-switch of it: nothing is changed; leave mode out, or choose other NICs (compare with devlink dev eswitch show %s/%s)",
+		name(pf), pf.Driver, m, pf.Mode, pf.Bus, pf.ID)
 }
 
 func name(p sriov.PF) string {
@@ -181,7 +200,6 @@ func (p *planner) number(now int) {
 }
 
 func (p *planner) functionsFirst() {
-	p.number(p.nic.PF.VFs)
 	for vf := range p.vfs {
 		was := p.nic.VFs[vf].Driver
 		if p.anew {

@@ -11,6 +11,9 @@ import (
 
 // Devlink plays the kernel's.
 type Devlink struct {
+	// Hides tells that a device shows no e-switch now, whatever it has; nil: none does.
+	Hides func(device string) bool
+
 	mu     sync.Mutex // guards what follows
 	ports  map[portKey]sriov.Port
 	modes  map[[2]string]sriov.Mode
@@ -87,6 +90,9 @@ func (d *Devlink) Ports() ([]sriov.Port, error) {
 
 // Mode implements sriov.Devlink.
 func (d *Devlink) Mode(bus, device string) (sriov.Mode, error) {
+	if d.Hides != nil && d.Hides(device) {
+		return "", errors.ErrUnsupported
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	m, ok := d.modes[[2]string{bus, device}]

@@ -89,6 +89,27 @@ func TestWaits(t *testing.T) {
 	w.pool("a", ready)
 }
 
+// TestNoESwitch: a mode that a NIC has not takes nothing from anybody.
+func TestNoESwitch(t *testing.T) {
+	w := newWorld(t, shape("igb", 3, sriov.Legacy))
+	w.kubelet.Start()
+	w.start(nics("a", nil))
+	w.kubelet.Wait(fast, well(3, 3))
+	done := w.m.Done()
+	w.d.Know(nics("a", switchdev(5)))
+	w.pool("a", because(v1alpha1.PoolFailed, "NIC", "driver igb: mode switchdev is asked for", "nothing is changed"))
+	w.kubelet.Wait(fast, well(0, 3)) // they are not what the pool asks for
+	if again := w.m.Done()[len(done):]; len(again) > 0 {
+		t.Errorf("it has done %q", again)
+	}
+	dry := nics("a", switchdev(5))
+	dry.DryRun = true
+	w.d.Know(dry)
+	w.pool("a", because(v1alpha1.PoolDryRun, "it could not be done", "devlink has no e-switch of it"))
+	w.d.Know(nics("a", func(p *intent.DevicePool) { p.Mode = "legacy" }))
+	w.kubelet.Wait(fast, well(3, 3))
+}
+
 // TestScalable: scalable functions are offered, and waited for as VFs are.
 func TestScalable(t *testing.T) {
 	w := newWorld(t, sriovtest.Shapes()["bluefield-2"]...)

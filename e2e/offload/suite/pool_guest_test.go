@@ -60,8 +60,13 @@ func TestDebianPools(t *testing.T) {
 		a.complains(t, "9 VFs are asked for, and it can have 7")
 	})
 	l.Run("NoSwitchdev", func(t *testing.T) {
+		declare(legacyPool("net", pf.Name, "vfs: 3"))
+		a.has(t, pf, "igbvf igbvf igbvf")
 		declare(legacyPool("net", pf.Name, "vfs: 2, mode: switchdev"))
-		a.complains(t, "this NIC or its driver has no such mode")
+		a.complains(t, "devlink has no e-switch of it: nothing is changed")
+		if got := functions(pf); len(got) != 3 {
+			t.Errorf("there are %q: functions were taken for a mode that the NIC has not", got)
+		}
 	})
 	l.Run("Killed", func(t *testing.T) {
 		declare(legacyPool("net", pf.Name, "vfs: 4, mode: legacy, mtu: 1500"))

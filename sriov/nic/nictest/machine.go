@@ -41,6 +41,7 @@ type Machine struct {
 // New plays the drivers of a machine that is made of NICs.
 func New(tree *sriovtest.Tree, nics ...sriovtest.NIC) *Machine {
 	m := &Machine{Machine: sriovtest.NewMachine(tree, nics...), nics: map[string]*sriovtest.NIC{}, Fails: map[nic.Op]error{}, offload: map[string]nic.Offload{}}
+	m.Devlink.Hides = m.hides
 	for n := range nics {
 		m.nics[nics[n].Address] = &nics[n]
 		m.Write("class/net/"+nics[n].Netdev+"/flags", "0x1002")
@@ -55,6 +56,14 @@ func (m *Machine) Done() []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return slices.Clone(m.done)
+}
+
+// hides reports whether a NIC's driver shows no e-switch.
+func (m *Machine) hides(device string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n := m.nics[device]
+	return n != nil && m.OldMlx5 && n.Driver == "mlx5_core" && n.VFs == 0
 }
 
 func (m *Machine) begin(op nic.Op, format string, args ...any) (func(error) error, error) {
