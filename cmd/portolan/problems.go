@@ -31,7 +31,8 @@ func problemsCommand() *cobra.Command {
 		Long: `Problems asks every node's agent what is wrong with what was asked for, what waits
 to be written and for what, and which agents do not answer, and prints each once
 with the nodes that say so; and what portolan-manager says of networks: definitions that
-are not accepted, physical networks that are not ready, user-defined networks. An empty answer means that all is as asked for.`,
+are not accepted, physical networks and device pools that are not ready, user-defined networks. An empty answer means that all
+is as asked for.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			r, err := reach.Open(o)
@@ -48,7 +49,11 @@ are not accepted, physical networks that are not ready, user-defined networks. A
 				if err != nil {
 					return err
 				}
-				list = ordered(append(list, more...))
+				pools, err := declaredPools(cmd.Context(), r, list)
+				if err != nil {
+					return err
+				}
+				list = ordered(slices.Concat(list, more, pools))
 			}
 			return out.print(cmd.OutOrStdout(), list, func(w io.Writer) { printProblems(w, list, len(reports)) })
 		},

@@ -2,9 +2,13 @@ package main
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"testing"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/portolan-cni/portolan/pkg/api/v1alpha1"
 	"github.com/portolan-cni/portolan/pkg/inspect"
 )
 
@@ -51,6 +55,52 @@ waiting  Pod/demo/x  for 12s  (on b)
 	printProblems(&b, fold(cluster()[:0]), 0)
 	if b.String() != "no problems (0 asked)\n" {
 		t.Errorf("found %q", b.String())
+	}
+}
+
+// TestPoolsThatAreNotReady: each is told once, whether an agent tells it or the pool's
+// status alone.
+func TestPoolsThatAreNotReady(t *testing.T) {
+	told := []trouble{{Object: "DevicePool/fast", Field: "spec", Severity: "warning", Message: "Waiting: for a pod", Nodes: []string{"a"}}}
+	pool := func(name, reason, message string, nodes ...v1alpha1.DevicePoolNode) *v1alpha1.DevicePool {
+		c := metav1.Condition{Type: v1alpha1.ConditionReady, Status: metav1.ConditionFalse, Reason: reason, Message: message, ObservedGeneration: 1}
+		if reason == "Ready" {
+			c.Status = metav1.ConditionTrue
+		}
+		return &v1alpha1.DevicePool{ObjectMeta: metav1.ObjectMeta{Name: name, Generation: 1}, Status: v1alpha1.DevicePoolStatus{Nodes: nodes, Conditions: []metav1.Condition{c}}}
+	}
+	node := func(name, message string) v1alpha1.DevicePoolNode {
+		return v1alpha1.DevicePoolNode{Node: name, Message: message}
+	}
+	dry, edited := pool("dry", v1alpha1.PoolDryRun, "dry run", node("a", "DryRun: 2 steps")), pool("edited", "Ready", "")
+	dry.Spec.DryRun, edited.Generation = true, 2
+	list := slices.Clone(told)
+	for _, p := range []*v1alpha1.DevicePool{
+		pool("fast", "NodesNotReady", "ready on 1/6 nodes", node("a", "Waiting: for a pod"), node("b", "NoNIC: no NIC of this node"), node("c", "NoNIC: no NIC of this node"),
+			node("d", "Configuring: NIC x is being configured"), node("e", "the node's agent has not said anything of it yet")),
+		pool("well", "Ready", ""), dry, edited, pool("bad", v1alpha1.ReasonInvalid, "spec.nodeSelector: no"), pool("none", "NoNode", "spec.nodeSelector selects no node"),
+	} {
+		list = append(list, poolTroubles(p, told)...)
+	}
+	var b bytes.Buffer
+	printProblems(&b, ordered(list), 3)
+	want := `error    DevicePool/bad  (on portolan-manager)
+         spec.nodeSelector: no
+warning  DevicePool/fast  (on b, c)
+         NoNIC: no NIC of this node
+warning  DevicePool/fast  spec  (on a)
+         Waiting: for a pod
+warning  DevicePool/none  (on portolan-manager)
+         spec.nodeSelector selects no node
+waiting  DevicePool/edited  (on portolan-manager)
+         portolan-manager has not said how generation 2 of it stands
+waiting  DevicePool/fast  (on d)
+         Configuring: NIC x is being configured
+waiting  DevicePool/fast  (on e)
+         the node's agent has not said anything of it yet
+`
+	if b.String() != want {
+		t.Errorf("found\n%s wanted\n%s", b.String(), want)
 	}
 }
 

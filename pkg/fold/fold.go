@@ -238,15 +238,18 @@ func ofNode(n *v1alpha1.NodeNetwork) []Found {
 	}
 	for _, p := range n.Status.Problems {
 		key, ok := intent.ParseKey(p.Object)
-		message := p.Message
+		field, message := p.Field, p.Message
 		if !ok || !hasEvents(key.Kind) {
-			key, message = self, p.Object+": "+message
+			if field != "" {
+				field = " " + field
+			}
+			key, field, message = self, "", p.Object+field+": "+message
 		}
 		reason := ReasonPlace
 		if p.Severity == v1alpha1.SeverityRepaired {
 			reason = ReasonRepaired
 		}
-		out = append(out, Found{Object: key, Reason: reason, Field: p.Field, Message: message})
+		out = append(out, Found{Object: key, Reason: reason, Field: field, Message: message})
 	}
 	if more := n.Status.ProblemCount - len(n.Status.Problems); more > 0 {
 		out = append(out, Found{Object: self, Reason: ReasonPlace, Message: fmt.Sprintf("%d more problems than its NodeNetwork has room for: see portolan problems", more)})

@@ -65,6 +65,23 @@ Pod/a/p NetworkProblem: on 7 of 8 nodes (n0, n1, n2, n3, n4 and 2 more): its por
 	}
 }
 
+// TestPoolsAreToldOfEachNode: what keeps a pool from a node is an Event of that Node, beside
+// the pool's own, which is one for all nodes.
+func TestPoolsAreToldOfEachNode(t *testing.T) {
+	b := NewBoard()
+	pool := wrong("DevicePool/fast", "NIC ens1f0: no link")
+	pool.Field = "spec"
+	b.SetNode(network("n1", "", pool))
+	b.SetNode(network("n2", "", pool, wrong("PhysicalNetwork/lan", "NIC eth1 is not there")))
+	b.Set("devicepools", []Found{{Object: intent.Key{Kind: intent.KindDevicePool, Name: "fast"}, Reason: OfPool + v1alpha1.PoolFailed, Message: "node n1: NIC ens1f0: no link"}})
+	want := `DevicePool/fast DevicePoolFailed: node n1: NIC ens1f0: no link
+Node/n1 NetworkProblem: DevicePool/fast spec: NIC ens1f0: no link
+Node/n2 NetworkProblem: DevicePool/fast spec: NIC ens1f0: no link; PhysicalNetwork/lan: NIC eth1 is not there`
+	if diff := cmp.Diff(want, texts(b.Take())); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestWhatTheManagerFindsHoldsEverywhere(t *testing.T) {
 	b := NewBoard()
 	p := rows.Problem{Object: "Node/a", Field: "metadata.annotations[x]", Severity: rows.Error, Message: "bad"}
