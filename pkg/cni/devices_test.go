@@ -400,6 +400,21 @@ func TestTypeSRIOVRefuses(t *testing.T) {
 	n.home(t)
 }
 
+// TestTypeSRIOVNamesTheNIC: what an error sends people to is the NIC, which shows what its
+// functions are told; a function has no port.
+func TestTypeSRIOVNamesTheNIC(t *testing.T) {
+	const vf = `,"deviceID":"0000:02:10.0","vlan":7`
+	n := newNICs(t, "igb")
+	n.kernel.Fail("SetVF", os.ErrPermission, 1)
+	n.refused(t, sriovCall(wire.Add, "one", vf), wire.CodeFailed, "stage take-device", "look at ip -d link show enp1s0f0 on the node")
+	n.home(t)
+	n.must(t, sriovCall(wire.Add, "one", vf))
+	n.kernel.Fail("Move", os.ErrPermission, 1)
+	n.refused(t, sriovCall(wire.Del, "one", vf), wire.CodeFailed, "stage return-device", "look at ip -d link show enp1s0f0 on the node")
+	n.must(t, sriovCall(wire.Del, "one", vf))
+	n.home(t)
+}
+
 // TestOthersDevice gives a definition of other plugins the device of its resource.
 func TestOthersDevice(t *testing.T) {
 	n := newNICs(t, "igb")

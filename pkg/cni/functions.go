@@ -128,18 +128,19 @@ func (a *Agent) addFunction(ctx context.Context, t *trace, c *functionCall) (jso
 		return nil, err
 	}
 	d, err := a.admit(ctx, c)
+	t.port = d.PF.Netdev
 	if err != nil {
 		return nil, err
 	}
 	// What an earlier ADD of the same interface has left is undone.
-	if err := a.forgetFunction(ctx, c); err != nil {
+	if err := a.forgetFunction(ctx, t, c); err != nil {
 		return nil, err
 	}
 	result, err := a.makeFunction(ctx, t, c, d)
 	if err != nil {
 		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTime)
 		defer cancel()
-		return nil, errors.Join(err, a.forgetFunction(undo, c))
+		return nil, errors.Join(err, a.forgetFunction(undo, t, c))
 	}
 	if err := t.enter(ctx, StageAnswer); err != nil {
 		return nil, err
@@ -306,23 +307,31 @@ func (c *functionCall) own(d Delegation) bool {
 }
 
 // forgetFunction gives addresses and function back. What is not there any more is done.
-func (a *Agent) forgetFunction(ctx context.Context, c *functionCall) error {
+func (a *Agent) forgetFunction(ctx context.Context, t *trace, c *functionCall) error {
 	leases, err := a.leases(c.own)
 	errs := []error{err}
 	for _, d := range leases {
 		errs = append(errs, a.config.Plugins.Del(ctx, d))
 	}
 	if r := a.functionOf(c); r != nil {
+		a.lookAt(t, r.Device)
 		errs = append(errs, a.config.Keeper.Release(ctx, r.Device, r.Owner))
 	}
 	return errors.Join(errs...)
+}
+
+// lookAt has an error name the NIC of a function, whose settings are shown there.
+func (a *Agent) lookAt(t *trace, device string) {
+	if d, err := a.config.Keeper.Resolve(device); err == nil {
+		t.port = d.PF.Netdev
+	}
 }
 
 func (a *Agent) delFunction(ctx context.Context, t *trace, c *functionCall) error {
 	if err := t.enter(ctx, StageReturnDevice); err != nil {
 		return err
 	}
-	return a.forgetFunction(ctx, c)
+	return a.forgetFunction(ctx, t, c)
 }
 
 func (a *Agent) checkFunction(ctx context.Context, t *trace, c *functionCall) error {
@@ -333,6 +342,7 @@ func (a *Agent) checkFunction(ctx context.Context, t *trace, c *functionCall) er
 	if r == nil {
 		return wire.Errorf(wire.CodeInconsistent, "no device belongs to interface %s of this sandbox", c.IfName)
 	}
+	a.lookAt(t, r.Device)
 	if err := a.config.Keeper.Check(ctx, r.Device, r.Owner); err != nil {
 		return wire.Errorf(wire.CodeInconsistent, "%v", err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 	"time"
 
 	"github.com/portolan-cni/portolan/pkg/alloc"
@@ -39,11 +40,9 @@ const (
 	StageFreeAddress  = "free-address"
 )
 
-// advice says, for a stage that failed, what to look at. %[1]s is the OVS port.
-func advice(stage, port string) string {
-	if port == "" {
-		port = "<none yet>"
-	}
+// advice says, for a stage that failed, what to look at; device is that of a trace.
+func advice(stage, device string) string {
+	show := strings.TrimSpace("ip -d link show " + device) // without a name it lists all
 	switch stage {
 	case StageWaitTurn:
 		return "look for an earlier call of this sandbox in portolan-node's log"
@@ -56,19 +55,19 @@ func advice(stage, port string) string {
 	case StageCreatePort, StageRemovePort:
 		return "look at ovsdb-server in the ovs-node pod: ovs-vsctl show"
 	case StageInstalled:
-		return "look at ovs-vsctl list Interface " + port + ", at ovn-controller's log, and at portolan status on this node"
+		return "look at " + strings.TrimSpace("ovs-vsctl list Interface "+device) + ", at ovn-controller's log, and at portolan status on this node"
 	case StageRunPlugins, StageUndoPlugins:
 		return "look at the definition that is named, and at what its plugin says; portolan-node runs it in the node's plugin directory"
 	case StageChooseDevice:
 		return "look at the pod's requests and the definition's annotation k8s.v1.cni.cncf.io/resourceName, and at kubectl get devicepools"
 	case StageTakeDevice, StageRaiseDevice, StageCommitDevice, StageReturnDevice:
-		return "look at ip -d link show " + port + " on the node, at the kernel's log for what the driver says, and at the device's record in /var/lib/portolan/devices"
+		return "look at " + show + " on the node, at the kernel's log for what the driver says, and at the device's record in /var/lib/portolan/devices"
 	case StageFlush:
 		return "look at ovs-vswitchd in the ovs-node pod: ovs-appctl dpctl/dump-conntrack; the address is not given again before its connections are gone"
 	case StageConfigure, StageAnnounce, StageVerify:
-		return "look at ip -d link show " + port + " on the node, and at ip addr in the sandbox"
+		return "look at " + show + " on the node, and at ip addr in the sandbox"
 	}
-	return "look at portolan-node's log and at ip -d link show " + port
+	return "look at portolan-node's log and at " + show + " on the node"
 }
 
 // trace follows one call through its stages.
@@ -77,7 +76,7 @@ type trace struct {
 	command string
 	subject string // the pod or the sandbox, for people
 	pod     Pod    // of an ADD or PREPARE, once known
-	port    string // the OVS port, once known
+	port    string // the network device on the node to look at, once known: the OVS port; of a function on the physical network its NIC
 	began   time.Time
 	stage   string
 	entered time.Time
