@@ -334,7 +334,7 @@ func TestHealth(t *testing.T) {
 	w.kubelet.Start()
 	pool := nics("a", func(p *intent.DevicePool) { p.Mode = "switchdev" })
 	w.start(pool)
-	w.kubelet.Wait(fast, well(2, 2))
+	w.pool("a", ready) // what brings the NIC up, and its link, has ended
 	carrier := "class/net/" + n.Netdev + "/carrier"
 	w.m.Write(carrier, "0")
 	w.d.Know(pool)
@@ -345,7 +345,8 @@ func TestHealth(t *testing.T) {
 	w.kubelet.Wait(fast, well(2, 2))
 	w.m.BindVF(n, 1, "")
 	w.d.Know(nics("a", func(p *intent.DevicePool) { p.Mode, p.Driver = "switchdev", "netdevice" }))
-	w.kubelet.Wait(fast, well(2, 2)) // it was bound again
+	w.until(func() bool { return w.m.VFDriverOf(n, 1) == "mlx5_core" }, func() any { return w.m.Done() })
+	w.kubelet.Wait(fast, well(2, 2))
 }
 
 // TestInformation follows the files that are written for who is given a device.

@@ -22,7 +22,7 @@ import (
 const (
 	fast     = "portolan.io/fast"
 	connectx = "0000:3b:00.0"
-	patience = 20 * time.Second
+	patience = plugintest.Patience
 )
 
 // world is a node: a machine with NICs, a kubelet, and the agent's part that is tested.
@@ -161,13 +161,13 @@ func well(n, of int) func(map[string]string) bool {
 	return func(m map[string]string) bool { return plugintest.Well(m) == n && len(m) == of }
 }
 
-// admit gives a pod a device, as the kubelet does.
+// admit gives a pod devices, as the kubelet does, once so many are well: while a NIC is
+// being configured none is.
 func (w *world) admit(name, resource string, n int) *plugintest.Pod {
 	w.t.Helper()
-	p, err := w.kubelet.Admit("ns", name, resource, n)
-	if err != nil {
-		w.t.Fatal(err)
-	}
+	var p *plugintest.Pod
+	var err error
+	w.until(func() bool { p, err = w.kubelet.Admit("ns", name, resource, n); return err == nil }, func() any { return err })
 	return p
 }
 

@@ -20,6 +20,9 @@ import (
 	podresources "k8s.io/kubelet/pkg/apis/podresources/v1"
 )
 
+// Patience is how long tests wait for what must come: so long that no machine is too busy.
+const Patience = 2 * time.Minute
+
 // Kubelet plays one. Its directory has device-plugins and pod-resources, as
 // /var/lib/kubelet has.
 type Kubelet struct {
@@ -230,10 +233,10 @@ func (k *Kubelet) devices(resource string) map[string]string {
 }
 
 // Wait returns once the devices of a resource are as asked for; a test fails that waits
-// for longer than 20 s.
+// for longer than Patience.
 func (k *Kubelet) Wait(resource string, ok func(map[string]string) bool) {
 	k.tb.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(Patience)
 	for {
 		k.mu.Lock()
 		now, changed := k.devices(resource), k.changed
@@ -244,7 +247,7 @@ func (k *Kubelet) Wait(resource string, ok func(map[string]string) bool) {
 		select {
 		case <-changed:
 		case <-deadline:
-			k.tb.Fatalf("resource %s: %v after 20 s", resource, now)
+			k.tb.Fatalf("resource %s: %v after %s", resource, now, Patience)
 		}
 	}
 }
@@ -280,7 +283,7 @@ func (k *Kubelet) Admit(namespace, name, resource string, n int) (*Pod, error) {
 	if len(free) < n {
 		return nil, fmt.Errorf("resource %s: %w: %d of %d", resource, errTooFew, len(free), n)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), Patience)
 	defer cancel()
 	chosen := free[:n]
 	if o.prefers {
