@@ -116,6 +116,18 @@ func TestPFs(t *testing.T) {
 	}
 }
 
+// TestUplinkElsewhere: the one representor that is left is not taken for the NIC's own device.
+func TestUplinkElsewhere(t *testing.T) {
+	n := sriovtest.Shapes()["connectx-6"][0]
+	n.VFs = 1
+	m := sriovtest.NewMachine(sriovtest.NewTree(t), n)
+	m.Drop(n.Netdev)
+	m.Devlink.Delete(n.Netdev)
+	if pf, err := m.Inventory().PF("pci", n.Address); err != nil || pf.Netdev != "" {
+		t.Errorf("%+v, %v", pf, err)
+	}
+}
+
 // TestOtherHostsPorts: on a DPU, the ports of the host's functions are listed, and are
 // nobody's here.
 func TestOtherHostsPorts(t *testing.T) {

@@ -311,18 +311,18 @@ func (k *Keeper) check(r *Record) error {
 		}
 		defer ns.Close()
 		if l.Name != r.Owner.IfName {
-			missing = append(missing, fmt.Errorf("device %s is named %s in the sandbox, and not %s", r.Device, l.Name, r.Owner.IfName))
+			missing = append(missing, &DeviceError{r.Device, "interface " + r.Owner.IfName, "it is named " + l.Name + " in the sandbox", "look what renames it there", nil})
 		}
 		if mac := r.mac(); mac != "" && !strings.EqualFold(mac, l.MAC) {
-			missing = append(missing, fmt.Errorf("device %s has the MAC %s, and not %s", r.Device, l.MAC, mac))
+			missing = append(missing, &DeviceError{r.Device, "interface " + r.Owner.IfName, "its MAC is " + l.MAC + ", and was given as " + mac, "look what sets it in the sandbox: nothing reaches it there", nil})
 		}
 	}
 	if r.Representor != "" {
 		l, err := k.kernel.Link(k.kernel.Host(), r.Representor)
 		if err != nil {
-			missing = append(missing, fmt.Errorf("device %s: representor %s: %w", r.Device, r.Representor, err))
+			missing = append(missing, k.failed(r.Device, "looking at representor "+r.Representor, err))
 		} else if !l.Up {
-			missing = append(missing, fmt.Errorf("device %s: representor %s is down", r.Device, r.Representor))
+			missing = append(missing, &DeviceError{r.Device, "representor " + r.Representor, "it is down", "look what takes it down: portolan-node brings it up at its next comparison", nil})
 		}
 	}
 	return errors.Join(missing...)

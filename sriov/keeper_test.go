@@ -27,7 +27,7 @@ type world struct {
 	dir    string
 	after  func(string) // of every step
 	keeper *sriov.Keeper
-	// patience of the keepers that start makes; 0: little, where a device never returns.
+	// patience of the keepers that start makes: more than a busy machine needs, or impatient.
 	patience time.Duration
 }
 
@@ -37,7 +37,7 @@ func newWorld(t testing.TB, shape string, soft ...string) *world {
 	for _, label := range soft {
 		m.Soft(label, true)
 	}
-	w := &world{t: t, m: m, kernel: sriovtest.NewKernel(m), sw: sriovtest.NewSwitch(), dir: sriovtest.Dir(t)}
+	w := &world{t: t, m: m, kernel: sriovtest.NewKernel(m), sw: sriovtest.NewSwitch(), dir: sriovtest.Dir(t), patience: time.Minute}
 	step := func(op string) {
 		if w.after != nil {
 			w.after(op)
@@ -51,7 +51,7 @@ func newWorld(t testing.TB, shape string, soft ...string) *world {
 // start makes a keeper as a new process does.
 func (w *world) start() {
 	w.t.Helper()
-	k, err := sriov.NewKeeper(sriov.KeeperConfig{Dir: w.dir, Inventory: w.m.Inventory(), Kernel: w.kernel, Switch: w.sw, Patience: max(w.patience, 300*time.Millisecond),
+	k, err := sriov.NewKeeper(sriov.KeeperConfig{Dir: w.dir, Inventory: w.m.Inventory(), Kernel: w.kernel, Switch: w.sw, Patience: w.patience,
 		Log: slog.New(slog.DiscardHandler), AtStep: func(op string) {
 			if w.after != nil {
 				w.after(op)
@@ -235,7 +235,7 @@ func TestRefused(t *testing.T) {
 		"sandbox gone":      {"connectx-6", func(w *world, a *sriov.Attachment) { w.kernel.End(a.Owner.Netns) }, "file does not exist"},
 		"VLAN in switchdev": {"connectx-6", func(_ *world, a *sriov.Attachment) { a.Settings.VLAN = number(5) }, "its NIC is in switchdev mode"},
 		"vdpa":              {"connectx-6", func(w *world, _ *sriov.Attachment) { w.m.Link("bus/vdpa/devices/vdpa0", "x/0000:3b:00.2/vdpa0") }, "it is used by vdpa0"},
-		"netdev elsewhere":  {"connectx-6", func(w *world, _ *sriov.Attachment) { w.kernel.DropLink("ens1f0np0v0") }, "it is not in the node's namespace, and no record says whose it is"},
+		"netdev elsewhere":  {"connectx-6", func(w *world, _ *sriov.Attachment) { w.impatient(); w.kernel.DropLink("ens1f0np0v0") }, "it is not in the node's namespace, and no record says whose it is"},
 		"PF without netdev": {"connectx-6", func(w *world, _ *sriov.Attachment) { w.kernel.DropLink("ens1f0np0"); w.m.Devlink.Delete("ens1f0np0") }, "its network device is not here"},
 		"another's port":    {"connectx-6", func(w *world, _ *sriov.Attachment) { foreign(w) }, "the representor is another's port"},
 		"installed never":   {"connectx-6", func(w *world, _ *sriov.Attachment) { w.sw.Fail("WaitInstalled", context.DeadlineExceeded) }, "deadline exceeded"},

@@ -3,6 +3,7 @@ package sriov
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -69,6 +70,9 @@ func (i *Inventory) mode(p PF) (m Mode, known bool, err error) {
 	return mode, true, nil
 }
 
+// functionPort is the port name of a representor: "pf0vf3", of another host's "c1pf0vf3".
+var functionPort = regexp.MustCompile(`^(?:c\d+)?pf\d`)
+
 // uplink finds a PF's own network device among those of its representors; "" where it
 // is not here.
 func (i *Inventory) uplink(dir, id string) (string, error) {
@@ -83,12 +87,13 @@ func (i *Inventory) uplink(dir, id string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	names = slices.DeleteFunc(names, func(n string) bool { return functionPort.MatchString(i.sys.optional(netdev(n), "phys_port_name")) })
 	if len(names) == 1 {
 		return names[0], nil
 	}
 	var found []string
 	for _, n := range names {
-		if port := i.sys.optional(netdev(n), "phys_port_name"); port == "" || strings.HasPrefix(port, "p") && !strings.HasPrefix(port, "pf") {
+		if port := i.sys.optional(netdev(n), "phys_port_name"); port == "" || strings.HasPrefix(port, "p") {
 			found = append(found, n)
 		}
 	}

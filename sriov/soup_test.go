@@ -45,8 +45,6 @@ var errKilled = errors.New("the process is killed")
 // the end everything is as it was.
 func TestSoup(t *testing.T) {
 	w := newWorld(t, "connectx-6", "a-0")
-	w.patience = time.Minute // every device returns here, on a busy machine late
-	w.start()
 	w.kernel.Exclusive = true
 	w.kernel.Preset("ens1f1np1", 0, sriov.VFState{MAC: "02:aa:00:00:00:01", Proto: "802.1q", Spoofchk: "off", Trust: "on", LinkState: "enable"})
 	before := w.all()

@@ -238,7 +238,7 @@ func (d *Devices) hardware(dev sriov.Device) error {
 	}
 	for _, name := range []string{dev.PF.Netdev, dev.Representor} {
 		if name == "" {
-			return fmt.Errorf("device %s: its NIC's network device, or its representor, is not here: %w", dev.ID, dev.Fault())
+			return errors.Join(fmt.Errorf("device %s: its NIC's network device, or its representor, is not here: look whether it was moved to another network namespace", dev.ID), dev.Fault())
 		}
 		if on, err := d.config.Kernel.Offload(name); err != nil || !on {
 			return fmt.Errorf("device %s: hw-tc-offload of %s is off (ethtool -K %s hw-tc-offload on turns it on, or a DevicePool with mode switchdev): %w", dev.ID, name, name, errors.Join(err, errOff))

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/portolan-cni/portolan/cmd/portolan-node/devices"
 	"github.com/portolan-cni/portolan/multus"
 	"github.com/portolan-cni/portolan/pkg/cni"
 	"github.com/portolan-cni/portolan/pkg/intent"
@@ -158,6 +159,37 @@ func TestRequire(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 		w.end()
+	}
+}
+
+// TestReserved: the device of the management port is nobody's, whichever pool it is of.
+func TestReserved(t *testing.T) {
+	n := shape("connectx-6", 2, sriov.Switchdev)
+	w := newWorld(t, n)
+	w.kubelet.Start()
+	w.config.Node = func() devices.Node { return devices.Node{Reserved: []string{strings.ToUpper(n.VFAddress(0))}} }
+	w.start(nics("a", nil))
+	w.kubelet.Wait(fast, func(m map[string]string) bool { return well(1, 2)(m) && m[n.VFAddress(0)] == "Unhealthy" })
+	w.kubelet.Set("ns", "p", fast, n.VFAddress(0))
+	if _, err := w.d.Choose(t.Context(), wish("ns/a", fast, multus.OffloadPrefer, "")); err == nil || !strings.Contains(err.Error(), "it is the node's management port") {
+		t.Errorf("it says %v", err)
+	}
+}
+
+// TestRequireWithoutUplink: a NIC whose network device somebody has moved away.
+func TestRequireWithoutUplink(t *testing.T) {
+	n := shape("connectx-6", 1, sriov.Switchdev)
+	w := newWorld(t, n)
+	w.kubelet.Start()
+	w.start(nics("a", nil))
+	w.pool("a", ready)
+	w.m.Drop(n.Netdev)
+	w.m.Devlink.Delete(n.Netdev)
+	w.config.Inventory.Invalidate()
+	w.kubelet.Set("ns", "p", fast, n.VFAddress(0))
+	_, err := w.d.Choose(t.Context(), wish("ns/a", fast, multus.OffloadRequire, ""))
+	if err == nil || !strings.Contains(err.Error(), "is not here: look whether it was moved to another network namespace") || strings.Contains(err.Error(), "%!") {
+		t.Errorf("it says %v", err)
 	}
 }
 

@@ -94,6 +94,7 @@ func TestNoESwitch(t *testing.T) {
 	w := newWorld(t, shape("igb", 3, sriov.Legacy))
 	w.kubelet.Start()
 	w.start(nics("a", nil))
+	w.pool("a", ready)
 	w.kubelet.Wait(fast, well(3, 3))
 	done := w.m.Done()
 	w.d.Know(nics("a", switchdev(5)))
