@@ -21,14 +21,15 @@ import (
 	"github.com/portolan-cni/portolan/sriov/podresources"
 )
 
-// The pace. Links that change are heard of at once, and what is not heard of, as drivers
-// that are bound, is seen after lookEvery at the latest.
+// The pace. Links, functions and drivers that change are heard of, and what is not heard
+// of is seen after lookEvery at the latest.
 const (
 	lookEvery  = 30 * time.Second
-	lookGap    = time.Second      // between two rounds that links have asked for
-	justGiven  = 30 * time.Second // how long the kubelet may not list what it has given
-	justChosen = 2 * time.Minute  // how long a device may be chosen and have no record
-	firstRetry = 10 * time.Second // of a NIC that refuses; twice as long each time
+	lookGap    = time.Second            // between two rounds that changes have asked for
+	lookPause  = 100 * time.Millisecond // from a change to its round: they come in bursts
+	justGiven  = 30 * time.Second       // how long the kubelet may not list what it has given
+	justChosen = 2 * time.Minute        // how long a device may be chosen and have no record
+	firstRetry = 10 * time.Second       // of a NIC that refuses; twice as long each time
 	lastRetry  = 5 * time.Minute
 )
 
@@ -270,10 +271,11 @@ func (d *Devices) Run(ctx context.Context) {
 	if d.plugins != nil {
 		d.work.Go(func() { d.plugins.Run(ctx) })
 	}
-	links := sriov.Watch(ctx, d.about)
+	changes := sriov.Watch(ctx, d.about)
 	poll := time.NewTicker(lookEvery)
 	defer poll.Stop()
 	for {
+		began := time.Now()
 		d.round(ctx)
 		var soon <-chan time.Time // the kubelet tells nobody that it has registered a resource
 		if slices.ContainsFunc(d.States(), func(s v1alpha1.NodeDevicePool) bool { return s.Reason == v1alpha1.PoolKubelet }) {
@@ -284,16 +286,16 @@ func (d *Devices) Run(ctx context.Context) {
 			return
 		case <-d.bell:
 			continue
-		case <-links:
+		case <-changes:
 		case <-poll.C:
 			continue
 		case <-soon:
 			continue
 		}
-		select { // links change in bursts
+		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(lookGap):
+		case <-time.After(max(lookPause, lookGap-time.Since(began))):
 		}
 	}
 }

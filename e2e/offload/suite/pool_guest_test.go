@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/portolan-cni/portolan/e2e/offload/rig"
 )
@@ -88,5 +89,43 @@ func TestDebianPools(t *testing.T) {
 		declare(legacyPool("net", pf.Name, "vfs: 4, driver: netdevice"))
 		a.run()
 		a.has(t, pf, "igbvf igbvf igbvf igbvf")
+	})
+	l.Run("Unbound", func(t *testing.T) {
+		a.run() // the one before ended with its subtest
+		declare(legacyPool("net", pf.Name, "vfs: 4"))
+		a.has(t, pf, "igbvf igbvf igbvf igbvf")
+		a.shows(t, pf, false)
+		const driver = "/sys/bus/pci/drivers/igbvf/"
+		for _, c := range []struct {
+			file  string
+			shows bool
+		}{{"unbind", true}, {"bind", false}} {
+			began := time.Now()
+			if err := os.WriteFile(driver+c.file, []byte(pf.VFPCI(0)), 0); err != nil {
+				t.Fatal(err)
+			}
+			a.shows(t, pf, c.shows)
+			took := time.Since(began)
+			t.Logf("%s is shown after %s", c.file, took.Round(10*time.Millisecond))
+			if took > heardOf {
+				t.Errorf("%s is shown after %s: uevents are not heard", c.file, took)
+			}
+		}
+	})
+}
+
+// heardOf is long for a change that the kernel tells of, on a slow guest, and short of the
+// poll that would find it.
+const heardOf = 15 * time.Second
+
+// shows waits until the first function of a NIC is shown, without a driver or with one.
+func (a *agent) shows(t *testing.T, pf rig.PF, unbound bool) {
+	t.Helper()
+	rig.Wait(t, "portolan devices", func() error {
+		text, err := a.Try(a.site.bin+"/portolan", "devices")
+		if err != nil || !strings.Contains(text, pf.VFPCI(0)) || strings.Contains(text, "no driver is bound") != unbound {
+			return fmt.Errorf("%v: %s", err, text)
+		}
+		return nil
 	})
 }
