@@ -201,7 +201,7 @@ func (o *object) readTopology(c *Config) error {
 	topologies := []string{Layer3, Layer2, Localnet}
 	if !slices.Contains(topologies, c.Topology) {
 		do := "write " + want
-		if near := nearest(c.Topology, topologies); near != "" {
+		if near := Nearest(c.Topology, topologies); near != "" {
 			do = "did you mean " + near + "?"
 		}
 		return o.wrong("topology", quoted(c.Topology), do)

@@ -173,3 +173,23 @@ func (o *object) normal(plugins []Plugin) (json.RawMessage, error) {
 func badPlugin(name string) bool {
 	return strings.ContainsAny(name, "/\\\x00") || name == "." || name == ".."
 }
+
+// EditPlugins makes the plugins of a configuration list others, and leaves its other keys.
+func EditPlugins(list json.RawMessage, edit func([]json.RawMessage) ([]json.RawMessage, error)) (json.RawMessage, error) {
+	var all map[string]json.RawMessage
+	var plugins []json.RawMessage
+	if err := json.Unmarshal(list, &all); err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(all["plugins"], &plugins); err != nil {
+		return nil, err
+	}
+	plugins, err := edit(plugins)
+	if err != nil {
+		return nil, err
+	}
+	if all["plugins"], err = json.Marshal(plugins); err != nil {
+		return nil, err
+	}
+	return json.Marshal(all)
+}

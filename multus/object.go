@@ -94,14 +94,14 @@ func (o *object) only(known []string) error {
 	}
 	key := slices.Min(unknown)
 	do := "remove it: the fields are " + strings.Join(known, ", ")
-	if near := nearest(key, known); near != "" {
+	if near := Nearest(key, known); near != "" {
 		do = "did you mean " + near + "?"
 	}
 	return &FieldError{o.name, "", fmt.Sprintf("field %s is not known", quoted(key)), do}
 }
 
-// nearest is the known word that is at most two letters from word, but for case.
-func nearest(word string, known []string) string {
+// Nearest is the known word that is at most two letters from word, but for case; "": none.
+func Nearest(word string, known []string) string {
 	best, least := "", 3
 	for _, k := range known {
 		if d := distance(strings.ToLower(word), strings.ToLower(k)); d < least {

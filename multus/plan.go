@@ -202,14 +202,7 @@ func (a *Attachment) fill(d *Definition) error {
 		texts = append(texts, call.Config)
 		a.Plugins = append(a.Plugins, call)
 	}
-	list := map[string]json.RawMessage{}
-	if err := json.Unmarshal(d.List, &list); err != nil {
-		return err
-	}
-	if list["plugins"], err = json.Marshal(texts); err != nil {
-		return err
-	}
-	a.List, err = json.Marshal(list)
+	a.List, err = EditPlugins(d.List, func([]json.RawMessage) ([]json.RawMessage, error) { return texts, nil })
 	return err
 }
 

@@ -16,8 +16,7 @@ import (
 
 // nodeDevices is one node's answer.
 type nodeDevices struct {
-	Node  string `json:"node,omitempty"` // empty behind a socket
-	Error string `json:"error,omitempty"`
+	Node string `json:"node,omitempty"` // empty behind a socket
 	inspect.Devices
 }
 
@@ -37,46 +36,16 @@ Kubectl get devicepools has the same of all nodes in a line for each pool; this 
 			if len(args) == 1 && o.Node == "" && o.Socket == "" {
 				o.Node = args[0]
 			}
-			list, err := devicesOf(cmd.Context(), o)
-			if err != nil {
-				return err
-			}
-			return out.print(cmd.OutOrStdout(), list, func(w io.Writer) { printDevices(w, list) })
+			list, err := each(cmd.Context(), o, func(ctx context.Context, node string, c *inspect.Client) (nodeDevices, error) {
+				d, err := c.Devices(ctx)
+				return nodeDevices{node, d}, err
+			})
+			return errors.Join(err, out.print(cmd.OutOrStdout(), list, func(w io.Writer) { printDevices(w, list) }))
 		},
 	}
 	o.AddFlags(cmd.Flags())
 	out.addFlag(cmd.Flags())
 	return cmd
-}
-
-// devicesOf asks those who are meant. That one of several does not answer is in its place.
-func devicesOf(ctx context.Context, o reach.Options) ([]nodeDevices, error) {
-	r, err := reach.Open(o)
-	if err != nil {
-		return nil, err
-	}
-	agents, err := r.Agents(ctx)
-	if err != nil {
-		return nil, err
-	}
-	out := make([]nodeDevices, 0, len(agents))
-	var errs []error
-	for _, a := range agents {
-		n := nodeDevices{Node: a.Node}
-		err := a.Err
-		if err == nil {
-			n.Devices, err = inspect.NewClient(a.Transport).Devices(ctx)
-		}
-		if err != nil {
-			n.Error = err.Error()
-			errs = append(errs, fmt.Errorf("%s: %w", cmp.Or(a.Node, "this node"), err))
-		}
-		out = append(out, n)
-	}
-	if len(errs) > 0 && len(errs) == len(out) {
-		return nil, errors.Join(errs...)
-	}
-	return out, nil
 }
 
 // printDevices is for people: a line a pool, a line a device.
@@ -86,11 +55,7 @@ func printDevices(w io.Writer, list []nodeDevices) {
 			fmt.Fprintln(w)
 		}
 		fmt.Fprintf(w, "%s:\n", cmp.Or(node.Node, "this node"))
-		switch {
-		case node.Error != "":
-			fmt.Fprintln(w, "  "+node.Error)
-			continue
-		case len(node.Pools) == 0:
+		if len(node.Pools) == 0 {
 			fmt.Fprintln(w, "  no DevicePool selects it")
 			continue
 		}

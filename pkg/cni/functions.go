@@ -13,6 +13,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
+	"github.com/portolan-cni/portolan/multus"
 	"github.com/portolan-cni/portolan/pkg/cni/wire"
 	"github.com/portolan-cni/portolan/sriov"
 )
@@ -202,7 +203,7 @@ func (a *Agent) makeFunction(ctx context.Context, t *trace, c *functionCall, d s
 
 // askIPAM asks the configuration's IPAM plugin for addresses.
 func (a *Agent) askIPAM(ctx context.Context, c *functionCall) (*types100.Result, error) {
-	list, err := ipamList(c.raw, c.conf.IPAM.Type, c.Config.Name)
+	list, err := AddressList(c.raw, c.conf.IPAM.Type, c.Config.Name)
 	if err != nil {
 		return nil, err
 	}
@@ -223,9 +224,10 @@ func (c *functionCall) delegation() Delegation {
 	return Delegation{For: DelegateFunction, Pod: c.pod, Key: c.IfName, Sandbox: c.ContainerID, Netns: c.Netns, IfName: c.IfName, InfraID: c.Args.InfraID}
 }
 
-// ipamList is the configuration as its IPAM plugin is executed with it: all of it, under
-// that plugin's type (specification, section 4).
-func ipamList(config []byte, plugin, name string) (json.RawMessage, error) {
+// AddressList is a plugin's configuration as its IPAM plugin is executed with it: all of it,
+// under that plugin's type (specification, section 4), which takes addresses that are asked
+// for by the capability ips.
+func AddressList(config []byte, plugin, name string) (json.RawMessage, error) {
 	var all map[string]json.RawMessage
 	if err := json.Unmarshal(config, &all); err != nil {
 		return nil, err
@@ -234,7 +236,7 @@ func ipamList(config []byte, plugin, name string) (json.RawMessage, error) {
 	if err != nil {
 		return nil, err
 	}
-	all["type"] = kind
+	all["type"], all["capabilities"] = kind, json.RawMessage(`{"ips":true}`)
 	delete(all, "prevResult")
 	version := all["cniVersion"]
 	return json.Marshal(struct {
@@ -377,22 +379,8 @@ func (a *Agent) collectFunctions(ctx context.Context) error {
 // withDevice puts a device into the configuration of plugins of others, by the keys that
 // Multus sets.
 func (c Chain) withDevice(id string) (Chain, error) {
-	var list map[string]json.RawMessage
-	var plugins []map[string]json.RawMessage
-	if err := json.Unmarshal(c.List, &list); err != nil {
-		return c, err
-	}
-	if err := json.Unmarshal(list["plugins"], &plugins); err != nil {
-		return c, err
-	}
 	text, err := json.Marshal(id)
 	if err != nil {
-		return c, err
-	}
-	for _, p := range plugins {
-		p["deviceID"], p["pciBusID"] = text, text
-	}
-	if list["plugins"], err = json.Marshal(plugins); err != nil {
 		return c, err
 	}
 	out := Chain{Values: map[string]json.RawMessage{"deviceID": text}}
@@ -401,7 +389,19 @@ func (c Chain) withDevice(id string) (Chain, error) {
 			out.Values[k] = v
 		}
 	}
-	out.List, err = json.Marshal(list)
+	out.List, err = multus.EditPlugins(c.List, func(plugins []json.RawMessage) ([]json.RawMessage, error) {
+		for n, text := range plugins {
+			var p map[string]json.RawMessage
+			if err := json.Unmarshal(text, &p); err != nil {
+				return nil, err
+			}
+			p["deviceID"], p["pciBusID"] = out.Values["deviceID"], out.Values["deviceID"]
+			if plugins[n], err = json.Marshal(p); err != nil {
+				return nil, err
+			}
+		}
+		return plugins, nil
+	})
 	return out, err
 }
 

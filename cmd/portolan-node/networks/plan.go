@@ -176,26 +176,15 @@ func leaseOf(a *multus.Attachment) (cni.Chain, error) {
 		return none, nil
 	}
 	i := slices.IndexFunc(a.Plugins, func(p multus.PluginCall) bool { return p.Ours })
-	var plugin map[string]json.RawMessage
-	if err := json.Unmarshal(a.Plugins[i].Config, &plugin); err != nil {
+	list, err := cni.AddressList(a.Plugins[i].Config, a.Config.IPAMType, a.Network)
+	if err != nil {
 		return none, err
 	}
-	var err error
-	if plugin["type"], err = json.Marshal(a.Config.IPAMType); err != nil {
-		return none, err
-	}
-	plugin["capabilities"] = json.RawMessage(`{"ips":true}`)
-	list := struct {
-		CNIVersion json.RawMessage              `json:"cniVersion,omitempty"`
-		Name       string                       `json:"name"`
-		Plugins    []map[string]json.RawMessage `json:"plugins"`
-	}{plugin["cniVersion"], a.Network, []map[string]json.RawMessage{plugin}}
-	chain := cni.Chain{Values: map[string]json.RawMessage{}}
+	chain := cni.Chain{List: list, Values: map[string]json.RawMessage{}}
 	if ips, ok := a.Plugins[i].RuntimeConfig["ips"]; ok {
 		chain.Values["ips"] = ips
 	}
-	chain.List, err = json.Marshal(list)
-	return chain, err
+	return chain, nil
 }
 
 // chainOf is what plugins of others do for an attachment.
@@ -211,18 +200,7 @@ func chainOf(a *multus.Attachment) (cni.Chain, error) {
 	if len(a.Plugins) == 1 {
 		return none, nil
 	}
-	var list map[string]json.RawMessage
-	var plugins []json.RawMessage
-	if err := json.Unmarshal(a.List, &list); err != nil {
-		return none, err
-	}
-	if err := json.Unmarshal(list["plugins"], &plugins); err != nil {
-		return none, err
-	}
 	var err error
-	if list["plugins"], err = json.Marshal(plugins[1:]); err != nil {
-		return none, err
-	}
-	chain.List, err = json.Marshal(list)
+	chain.List, err = multus.EditPlugins(a.List, func(plugins []json.RawMessage) ([]json.RawMessage, error) { return plugins[1:], nil })
 	return chain, err
 }

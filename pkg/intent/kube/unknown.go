@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/portolan-cni/portolan/multus"
 )
 
 var unknownField = regexp.MustCompile(`unknown field "([^"]+)"`)
@@ -22,15 +24,12 @@ func suggest(err error, of reflect.Type) error {
 	}
 	word := m[1][strings.LastIndexByte(m[1], '.')+1:]
 	paths := fieldPaths(of, "")
-	best, least := "", 3 // more letters apart are another word
-	for _, p := range paths {
-		name := p[strings.LastIndexByte(p, '.')+1:]
-		if d := distance(strings.ToLower(word), strings.ToLower(name)); d < least {
-			best, least = p, d
-		}
+	names := make([]string, len(paths))
+	for n, p := range paths {
+		names[n] = p[strings.LastIndexByte(p, '.')+1:]
 	}
-	if best != "" {
-		return fmt.Errorf("%w: did you mean %s?", err, best)
+	if near := multus.Nearest(word, names); near != "" {
+		return fmt.Errorf("%w: did you mean %s?", err, paths[slices.Index(names, near)])
 	}
 	return fmt.Errorf("%w: the fields are %s", err, strings.Join(paths, ", "))
 }
@@ -56,25 +55,4 @@ func fieldPaths(t reflect.Type, prefix string) []string {
 	}
 	slices.Sort(out)
 	return out
-}
-
-// distance is how many letters have to be put in, left out or changed to make b of a.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		above := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := above
-			if a[i] != b[j] {
-				change++
-			}
-			above = row[j+1]
-			row[j+1] = min(change, above+1, row[j]+1)
-		}
-	}
-	return row[len(b)]
 }
