@@ -22,7 +22,8 @@ func testDevicePools(t *testing.T, c *cluster) {
 		{"an empty list", "{resourceName: portolan.io/fast, nics: {vendors: []}}", "spec.nics.vendors | at least 1"},
 		{"soft without soft", "{resourceName: portolan.io/fast, kind: soft}", "spec | give soft, and it alone, for kind soft"},
 		{"soft of a NIC", "{" + nic + ", soft: {count: 1}}", "spec | give soft, and it alone, for kind soft"},
-		{"NICs of soft", "{" + nic + ", kind: soft, soft: {count: 1}}", "spec | a soft pool has no NICs: take nics, vfs, mode, driver, rdma and tunnelInterface out"},
+		{"NICs of soft", "{" + nic + ", kind: soft, soft: {count: 1}}", "spec | a soft pool has no NICs: take nics, vfs, mode, driver and rdma out"},
+		{"a soft device's NIC", "{resourceName: portolan.io/fast, kind: soft, soft: {count: 1}, tunnelInterface: uplink}", "spec | soft devices are of no NIC, which uplink would be"},
 		{"too many soft", "{resourceName: portolan.io/fast, kind: soft, soft: {count: 257}}", "spec.soft.count | 257"},
 		{"a kind", "{" + nic + ", kind: hard}", `spec.kind | Unsupported value: "hard"`},
 		{"a mode", "{" + nic + ", mode: fast}", `spec.mode | Unsupported value: "fast": supported values: "legacy", "switchdev"`},
@@ -48,7 +49,7 @@ func testDevicePools(t *testing.T, c *cluster) {
 	}
 	c.must(t, admin, head+`{resourceName: portolan.io/fast, nics: {pfNames: [ens1f1, 'ens1f0#0-3,6'], rootDevices: ['0000:03:00.0#1-2,0']}, vfs: 8, mode: switchdev,
   nodeSelector: {matchExpressions: [{key: nic, operator: In, values: [cx6]}, {key: old, operator: DoesNotExist}]}, tunnelInterface: uplink}`+"\n")
-	c.must(t, admin, strings.Replace(head, "fast", "soft", 1)+"{resourceName: portolan.io/fast, kind: soft, soft: {count: 4}, rdma: false}\n")
+	c.must(t, admin, strings.Replace(head, "fast", "soft", 1)+"{resourceName: portolan.io/fast, kind: soft, soft: {count: 4}, rdma: false, tunnelInterface: eth1}\n")
 	c.refused(t, agent("n1"), `{"apiVersion":"portolan.io/v1alpha1","kind":"DevicePool","metadata":{"name":"fast"},"spec":{"vfs":4}}`, "forbidden")
 	c.refused(t, manager, `{"apiVersion":"portolan.io/v1alpha1","kind":"DevicePool","metadata":{"name":"fast"},"spec":{"vfs":4}}`, "forbidden")
 	if got := c.kubectl(t, "get", "dpool"); !strings.HasPrefix(got, "NAME   READY   RESOURCE           KIND   NODES   DEVICES   AGE") || !strings.Contains(got, "portolan.io/fast   soft") {

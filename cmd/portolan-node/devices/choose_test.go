@@ -231,6 +231,18 @@ func TestEncap(t *testing.T) {
 	if got := <-told; !slices.Equal(got, want) {
 		t.Errorf("told of %v, want %v", got, want)
 	}
+	s := soft("s", 1)
+	s.Tunnel = "wlan5"
+	addresses["wlan5"] = []netip.Addr{netip.MustParseAddr("192.0.2.11")}
+	w.d.Know(s)
+	w.until(func() bool {
+		got := <-told
+		return slices.Equal(got, append(slices.Clone(want), addresses["wlan5"][0]))
+	}, func() any { return w.d.States() })
+	w.kubelet.Set("ns", "p", fast, "soft-s-0")
+	if c, err := w.d.Choose(t.Context(), wish("ns/s", fast, multus.OffloadPrefer, "")); err != nil || c.Device != "soft-s-0" || c.Encap != addresses["wlan5"][0] {
+		t.Errorf("%+v, %v", c, err)
+	}
 	w.kubelet.Set("ns", "p", fast, n.VFAddress(1))
 	if c, err := w.d.Choose(t.Context(), wish("ns/a", fast, multus.OffloadPrefer, "")); err != nil || c.Encap != want[1] {
 		t.Errorf("%+v, %v", c, err)

@@ -66,13 +66,10 @@ func (r *round) uppers(name string) []string {
 	return out
 }
 
-// uplink is the word for a NIC's own network device in spec.tunnelInterface.
-const uplink = "uplink"
-
 // encap is the address that a device's tunnels begin at; zero: the node's.
 func (d *Devices) encap(p *intent.DevicePool, dev sriov.Device) (netip.Addr, error) {
 	name := p.Tunnel
-	if name == uplink {
+	if name == v1alpha1.Uplink {
 		name = cmp.Or(dev.PF.Bond, dev.PF.Netdev)
 	}
 	if p.Tunnel == "" || d.config.Addresses == nil {
@@ -94,14 +91,22 @@ func (d *Devices) encap(p *intent.DevicePool, dev sriov.Device) (netip.Addr, err
 // tunnelAddresses are those that pools ask for; a pool whose address is not there is told.
 func (r *round) tunnelAddresses() []netip.Addr {
 	var out []netip.Addr
+	ask := func(pool *intent.DevicePool, d sriov.Device) {
+		ip, err := r.encap(pool, d)
+		if err != nil {
+			r.states[pool.Name].blame(v1alpha1.PoolFailed, err.Error())
+		} else if ip.IsValid() {
+			out = append(out, ip)
+		}
+	}
 	for _, p := range r.nics {
 		for _, c := range p.claims {
-			ip, err := r.encap(c.pool, sriov.Device{PF: p.nic.PF})
-			if err != nil {
-				r.states[c.pool.Name].blame(v1alpha1.PoolFailed, err.Error())
-			} else if ip.IsValid() {
-				out = append(out, ip)
-			}
+			ask(c.pool, sriov.Device{PF: p.nic.PF})
+		}
+	}
+	for _, p := range r.pools {
+		if p.Soft && !p.DryRun && !unread(p) {
+			ask(p, sriov.Device{Kind: sriov.Soft})
 		}
 	}
 	slices.SortFunc(out, netip.Addr.Compare)

@@ -40,9 +40,13 @@ const (
 	SoftPool PoolKind = "soft"
 )
 
+// Uplink is the word for a NIC's own network device in spec.tunnelInterface.
+const Uplink = "uplink"
+
 // DevicePoolSpec says which devices there are to be.
 // +kubebuilder:validation:XValidation:rule="(self.kind == 'soft') == has(self.soft)",message="give soft, and it alone, for kind soft"
-// +kubebuilder:validation:XValidation:rule="self.kind != 'soft' || !(has(self.nics) || has(self.vfs) || has(self.mode) || has(self.driver) || has(self.rdma) && self.rdma || has(self.tunnelInterface))",message="a soft pool has no NICs: take nics, vfs, mode, driver, rdma and tunnelInterface out"
+// +kubebuilder:validation:XValidation:rule="self.kind != 'soft' || !(has(self.nics) || has(self.vfs) || has(self.mode) || has(self.driver) || has(self.rdma) && self.rdma)",message="a soft pool has no NICs: take nics, vfs, mode, driver and rdma out"
+// +kubebuilder:validation:XValidation:rule="self.kind != 'soft' || !has(self.tunnelInterface) || self.tunnelInterface != 'uplink'",message="soft devices are of no NIC, which uplink would be: give tunnelInterface the name of a network device"
 // +kubebuilder:validation:XValidation:rule="self.kind == 'soft' || has(self.nics)",message="say by nics which NICs the pool is of"
 // +kubebuilder:validation:XValidation:rule="!has(self.driver) || self.driver != 'vfio-pci' || !has(self.rdma) || !self.rdma",message="a function with the driver vfio-pci has no RDMA device: take rdma out, or give driver netdevice"
 type DevicePoolSpec struct {
@@ -102,7 +106,8 @@ type DevicePoolSpec struct {
 	Soft *SoftDevices `json:"soft,omitempty"`
 
 	// TunnelInterface is the network device by whose address the tunnels of the pool's
-	// devices begin; "uplink": that of the NIC that a device is of. Left out: the node's.
+	// devices begin; "uplink": that of the NIC that a device is of, which a soft one is not.
+	// Left out: the node's.
 	// +optional
 	// +kubebuilder:validation:MaxLength=15
 	TunnelInterface string `json:"tunnelInterface,omitempty"`

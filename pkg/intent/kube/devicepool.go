@@ -95,8 +95,11 @@ func (p *problems) poolKind(s v1alpha1.DevicePoolSpec) {
 		if s.Soft == nil {
 			p.field("spec.soft", errors.New("a pool of kind soft needs soft.count, how many devices each node is to have"))
 		}
-		if s.NICs != nil || s.VFs != nil || s.Mode != "" || s.Driver != "" || s.RDMA || s.TunnelInterface != "" {
-			p.field("spec.kind", errors.New("a soft pool has no NICs: take nics, vfs, mode, driver, rdma and tunnelInterface out"))
+		if s.NICs != nil || s.VFs != nil || s.Mode != "" || s.Driver != "" || s.RDMA {
+			p.field("spec.kind", errors.New("a soft pool has no NICs: take nics, vfs, mode, driver and rdma out"))
+		}
+		if s.TunnelInterface == v1alpha1.Uplink {
+			p.field("spec.tunnelInterface", errors.New("soft devices are of no NIC, which uplink would be: give it the name of a network device"))
 		}
 	default:
 		p.field("spec.kind", fmt.Errorf(`%q is none of "nic" and "soft"`, s.Kind))

@@ -24,6 +24,8 @@ func TestDevicePoolsOfFiles(t *testing.T) {
 		{"no NICs", pool + "{resourceName: a.b/x}", "spec.nics|say by nics which NICs the pool is of"},
 		{"any NIC", pool + "{resourceName: a.b/x, nics: {}}", "spec.nics|give at least one of vendors"},
 		{"soft by name only", pool + "{resourceName: a.b/x, kind: soft}", "spec.soft|a pool of kind soft needs soft.count"},
+		{"soft with a tunnel's interface", pool + "{resourceName: a.b/x, kind: soft, soft: {count: 1}, tunnelInterface: eth1}", ""},
+		{"soft with its NIC's tunnels", pool + "{resourceName: a.b/x, kind: soft, soft: {count: 1}, tunnelInterface: uplink}", "spec.tunnelInterface|soft devices are of no NIC"},
 		{"soft with NICs", pool + "{resourceName: a.b/x, kind: soft, soft: {count: 1}, vfs: 2}", "spec.kind|a soft pool has no NICs: take nics"},
 		{"both", pool + "{resourceName: a.b/x, soft: {count: 1}, nics: {vendors: [15b3]}}", "spec.soft|give soft, and it alone"},
 		{"another kind", pool + "{resourceName: a.b/x, kind: hard, nics: {vendors: [15b3]}}", `spec.kind|"hard" is none of "nic" and "soft"`},
