@@ -33,13 +33,13 @@ func TestCheckSays(t *testing.T) {
 			if err := w.kernel.SetUp(ns, l.Index, false); err != nil {
 				return err
 			}
-			return w.kernel.Rename(ns, l.Index, "eth7")
+			return w.kernel.Set(ns, l.Index, sriov.Change{Name: "eth7"})
 		}, []string{"interface net1: it is named eth7 in the sandbox"}},
 		"another MAC": {func(w *world, ns sriov.Namespace, l sriov.Link) error {
 			if err := w.kernel.SetUp(ns, l.Index, false); err != nil {
 				return err
 			}
-			return w.kernel.SetMAC(ns, l.Index, mac(77))
+			return w.kernel.Set(ns, l.Index, sriov.Change{MAC: mac(77)})
 		}, []string{"its MAC is " + mac(77).String() + ", and was given as " + mac(3).String()}},
 		"PF reset": {func(w *world, _ sriov.Namespace, _ sriov.Link) error {
 			w.kernel.Reset("0000:3b:00.2", "eth3")

@@ -6,7 +6,7 @@
 //	sysfs ───┐
 //	devlink ─┴─> Inventory ── Resolve(id) ──> Device{kind, mode, PF, netdev, representor}
 //
-//	Attachment ──> Keeper ── record, lock ──> Kernel: PF's settings, a temporary namespace, the sandbox
+//	Attachment ──> Keeper ── record, lock ──> Kernel: PF's settings, the sandbox
 //	                  │                        Switch: the representor's port
 //	Owner ──> Release └── record ──> everything as it was before
 //
@@ -14,8 +14,9 @@
 // function, or the name of a soft device: a veth pair of which one end plays the
 // function and the other its representor, for machines that have no such NIC.
 //
-// A record is on the disk before the first change of a device, and is dropped when the
-// device is again as it was; what is done in between is done so that it can be repeated.
+// A record is written before the first change of a device, and is dropped when the
+// device is again as it was; it outlives the process, and need not outlive the boot. What
+// is done in between is done so that it can be repeated.
 // One lock for each device is shared by all who give, take or repair, in any process.
 //
 // Invariants: a device has one owner; a DEL that comes late touches nothing that another

@@ -51,7 +51,9 @@ type Switch interface {
 	// Plug makes a representor a port, and refuses one that is another owner's.
 	Plug(ctx context.Context, representor string, p Plugged) error
 	// Unplug takes the port of an owner away; nothing when there is none of that owner's.
-	Unplug(ctx context.Context, representor string, o Owner) error
+	// settled, which may be called again, returns when the switch has let go of the
+	// representor, or does not: it may be nil.
+	Unplug(ctx context.Context, representor string, o Owner) (settled func(context.Context), err error)
 	// WaitInstalled returns when packets of the port go their way.
 	WaitInstalled(ctx context.Context, representor string) error
 }
@@ -196,20 +198,22 @@ func (k *Keeper) own(ctx context.Context, id string, o Owner, f func(*Record) er
 // Raise brings an owner's representor up, which is to be a port of the switch by then.
 // It may be repeated: a switch that opens the port may have taken it down.
 func (k *Keeper) Raise(ctx context.Context, id string, o Owner) error {
-	return k.own(ctx, id, o, func(r *Record) error {
-		if r.Representor == "" {
-			return nil
-		}
-		host := k.kernel.Host()
-		l, err := k.kernel.Link(host, r.Representor)
-		if err == nil && !l.Up {
-			err = k.kernel.SetUp(host, l.Index, true)
-		}
-		if err != nil {
-			return &DeviceError{id, "representor " + r.Representor, "bringing it up: " + err.Error(), "look at ip link show " + r.Representor, err}
-		}
+	return k.own(ctx, id, o, k.raise)
+}
+
+func (k *Keeper) raise(r *Record) error {
+	if r.Representor == "" {
 		return nil
-	})
+	}
+	host := k.kernel.Host()
+	l, err := k.kernel.Link(host, r.Representor)
+	if err == nil && !l.Up {
+		err = k.kernel.SetUp(host, l.Index, true)
+	}
+	if err != nil {
+		return &DeviceError{r.Device, "representor " + r.Representor, "bringing it up: " + err.Error(), "look at ip link show " + r.Representor, err}
+	}
+	return nil
 }
 
 // raiseFunction brings the sandbox's end up.
@@ -239,9 +243,13 @@ func (k *Keeper) failed(id, doing string, err error) error {
 	return &DeviceError{id, doing, err.Error(), "look at the kernel's log for what the driver says", err}
 }
 
-// Commit notes that a device is wholly its owner's.
+// Commit notes that a device is wholly its owner's, and brings the representor up once
+// more where the switch has taken it down.
 func (k *Keeper) Commit(ctx context.Context, id string, o Owner) error {
 	return k.own(ctx, id, o, func(r *Record) error {
+		if err := k.raise(r); err != nil {
+			return err
+		}
 		if r.Phase == Attached {
 			return nil
 		}

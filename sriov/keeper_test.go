@@ -247,14 +247,17 @@ func TestRefused(t *testing.T) {
 		"igb and 802.1ad": {"igb", func(_ *world, a *sriov.Attachment) {
 			a.Device, a.Settings.VLAN, a.Settings.VLANProto = "0000:02:10.2", number(5), "802.1ad"
 		}, "vlan of VF 1 of PF enp1s0f0: driver igb refuses it: protocol not supported"},
-		"igb and link state":    {"igb", func(_ *world, a *sriov.Attachment) { a.Device, a.Settings.LinkState = "0000:02:10.2", "disable" }, "link_state of VF 1"},
-		"settings on soft":      {"igb", func(_ *world, a *sriov.Attachment) { a.Device, a.Settings.Trust = "soft-a-0", "on" }, "its NIC is in switchdev mode"},
-		"PF busy for ever":      {"connectx-6", func(w *world, _ *sriov.Attachment) { w.kernel.Fail("SetVF", unix.EBUSY, 21) }, "device or resource busy"},
-		"MAC refused":           {"connectx-6", func(w *world, _ *sriov.Attachment) { w.kernel.Fail("SetMAC", unix.EPERM, 1) }, "setting its MAC to 0a:58:0a:00:00:03: operation not permitted"},
-		"move refused":          {"connectx-6", func(w *world, _ *sriov.Attachment) { w.kernel.Fail("Move", unix.EINVAL, 1) }, "moving it to a temporary namespace"},
-		"no temporary":          {"connectx-6", func(w *world, _ *sriov.Attachment) { w.kernel.Fail("Temporary", unix.ENOSPC, 1) }, "making a temporary namespace: no space left"},
-		"rename refused":        {"connectx-6", func(w *world, _ *sriov.Attachment) { w.kernel.Fail("Rename", unix.EINVAL, 1) }, "renaming ens1f0np0v0 to net1"},
-		"soft: rename refused":  {"igb", func(w *world, a *sriov.Attachment) { a.Device = "soft-a-0"; w.kernel.Fail("Rename", unix.EINVAL, 1) }, "renaming sv-a-0 to net1"},
+		"igb and link state": {"igb", func(_ *world, a *sriov.Attachment) { a.Device, a.Settings.LinkState = "0000:02:10.2", "disable" }, "link_state of VF 1"},
+		"settings on soft":   {"igb", func(_ *world, a *sriov.Attachment) { a.Device, a.Settings.Trust = "soft-a-0", "on" }, "its NIC is in switchdev mode"},
+		"PF busy for ever":   {"connectx-6", func(w *world, _ *sriov.Attachment) { w.kernel.Fail("SetVF", unix.EBUSY, 21) }, "device or resource busy"},
+		"MAC refused":        {"connectx-6", func(w *world, _ *sriov.Attachment) { w.kernel.Fail("SetMAC", unix.EPERM, 3) }, "setting its MAC to 0a:58:0a:00:00:03: operation not permitted"},
+		"move refused":       {"connectx-6", func(w *world, _ *sriov.Attachment) { w.kernel.Fail("Move", unix.EINVAL, 1) }, "moving ens1f0np0v0 to the sandbox as net1: invalid argument"},
+		"no temporary": {"connectx-6", func(w *world, _ *sriov.Attachment) {
+			w.kernel.Fail("Move", unix.EEXIST, 1)
+			w.kernel.Fail("Temporary", unix.ENOSPC, 1)
+		}, "making a temporary namespace: no space left"},
+		"rename refused":        {"connectx-6", func(w *world, _ *sriov.Attachment) { w.kernel.Fail("Rename", unix.EINVAL, 3) }, "renaming ens1f0np0v0 to net1"},
+		"soft: rename refused":  {"igb", func(w *world, a *sriov.Attachment) { a.Device = "soft-a-0"; w.kernel.Fail("Rename", unix.EINVAL, 3) }, "renaming sv-a-0 to net1"},
 		"representor not muted": {"connectx-6", func(w *world, _ *sriov.Attachment) { w.kernel.Fail("Mute", os.ErrPermission, 1) }, "making representor ens1f0np0_0 ready"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -373,7 +376,7 @@ func TestDelAfter(t *testing.T) {
 			}
 		}},
 		"the port was another's": {do: func(w *world, a sriov.Attachment) {
-			w.sw.Unplug(context.Background(), "ens1f0np0_0", a.Owner)
+			_, _ = w.sw.Unplug(context.Background(), "ens1f0np0_0", a.Owner)
 			foreign(w)
 		}, want: func(before string) string { return before + "port ens1f0np0_0 of foreign\n" }},
 	} {
@@ -435,21 +438,6 @@ func TestErrorsKeepTheRecord(t *testing.T) {
 			})
 		}
 	}
-}
-
-// TestNameTakenMeanwhile: another device of the node has the name now.
-func TestNameTakenMeanwhile(t *testing.T) {
-	w := newWorld(t, "connectx-6")
-	before := w.all()
-	a := w.wish("0000:3b:00.2", "pod")
-	w.attach(a)
-	w.kernel.Udev("ens1f0np0v1", "ens1f0np0v0")
-	if err := w.keeper.Release(context.Background(), a.Device, a.Owner); !errors.Is(err, unix.EEXIST) {
-		t.Fatalf("got %v", err)
-	}
-	w.kernel.Udev("ens1f0np0v0", "ens1f0np0v1")
-	w.release(a)
-	w.same(before, "released again")
 }
 
 // TestRepair: what a start finds.
@@ -561,7 +549,7 @@ func TestOneAtATime(t *testing.T) {
 	a := w.wish("0000:3b:00.2", "pod")
 	entered, leave := make(chan struct{}), make(chan struct{})
 	w.after = func(op string) {
-		if op == "Temporary" {
+		if op == "Move" {
 			close(entered)
 			<-leave
 		}

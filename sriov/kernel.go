@@ -22,9 +22,18 @@ type Link struct {
 	MAC      string
 	MTU      int
 	Up       bool
+	Promisc  bool // it takes packets for everybody, as somebody has told it; not as of other devices
 	Veth     bool
 	Parent   string // device that it is of: a PCI address, or an auxiliary device; "": none
 	Peer     int    // index of a veth's other end, in that end's namespace; 0: not known
+}
+
+// Change is what of a device is to be another; the zero of a field leaves it as it is.
+type Change struct {
+	MAC   net.HardwareAddr
+	MTU   int
+	Name  string
+	Alias *string // "": none any more
 }
 
 // VFState is what a PF has been told of one of its virtual functions. What the driver does
@@ -101,15 +110,15 @@ type Kernel interface {
 	// Links lists all.
 	Links(ns Namespace) ([]Link, error)
 	SetUp(ns Namespace, index int, up bool) error
-	Rename(ns Namespace, index int, name string) error
 	AddAltName(ns Namespace, index int, name string) error
 	DelAltName(ns Namespace, index int, name string) error
-	SetAlias(ns Namespace, index int, alias string) error
-	SetMAC(ns Namespace, index int, mac net.HardwareAddr) error
-	SetMTU(ns Namespace, index int, mtu int) error
-	// Move moves a device, whose index may then be another.
-	Move(from Namespace, index int, to Namespace) error
-	// Mute keeps the node's own stack from speaking on a device of its namespace.
+	// Set changes a device in one message. After an error a part may have been changed.
+	Set(ns Namespace, index int, c Change) error
+	// Move moves a device, which is down then, and whose index may be another, and changes
+	// it there, in one message. After an error it may have been moved all the same.
+	Move(from Namespace, index int, to Namespace, c Change) error
+	// Mute keeps the node's own stack from speaking on a device of its namespace, which
+	// stays so.
 	Mute(name string) error
 
 	// VFs tells what a PF knows of its VFs, by their number.

@@ -104,16 +104,16 @@ func (s fileSwitch) Plug(_ context.Context, representor string, p sriov.Plugged)
 	return nil
 }
 
-func (s fileSwitch) Unplug(_ context.Context, representor string, o sriov.Owner) error {
+func (s fileSwitch) Unplug(_ context.Context, representor string, o sriov.Owner) (settled func(context.Context), err error) {
 	file := filepath.Join(s.dir, representor)
 	if had, err := os.ReadFile(file); err != nil || string(had) != o.Sandbox {
-		return nil
+		return nil, nil
 	}
 	if err := os.Remove(file); err != nil {
-		return err
+		return nil, err
 	}
 	s.after("Unplug")
-	return nil
+	return func(context.Context) { s.after("settled") }, nil
 }
 
 func (s fileSwitch) WaitInstalled(context.Context, string) error { return nil }
@@ -161,10 +161,11 @@ func pairs(t testing.TB, r *rig, n int) (ids []string) {
 		must(t, r.kernel.MakeSoft("sv-"+label, "sr-"+label, sriov.SoftOptions{MTU: 1500, Group: 7, Checksums: true}))
 		l, err := r.kernel.Link(r.kernel.Host(), "sv-"+label)
 		must(t, err)
-		must(t, r.kernel.SetMAC(r.kernel.Host(), l.Index, mac(1000+i)))
-		must(t, r.kernel.SetMTU(r.kernel.Host(), l.Index, 1450))
+		must(t, r.kernel.Set(r.kernel.Host(), l.Index, sriov.Change{MAC: mac(1000 + i)}))
+		must(t, r.kernel.Set(r.kernel.Host(), l.Index, sriov.Change{MTU: 1450}))
 		must(t, r.kernel.AddAltName(r.kernel.Host(), l.Index, "other-name-of-"+label))
-		must(t, r.kernel.SetAlias(r.kernel.Host(), l.Index, "kept"))
+		kept := "kept"
+		must(t, r.kernel.Set(r.kernel.Host(), l.Index, sriov.Change{Alias: &kept}))
 		must(t, r.kernel.SetUp(r.kernel.Host(), l.Index, true))
 		ids = append(ids, "soft-"+label)
 		t.Cleanup(func() { must(t, r.kernel.RemoveSoft("sr-"+label)) })

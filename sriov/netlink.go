@@ -117,7 +117,7 @@ func (k *NetlinkKernel) Links(ns Namespace) ([]Link, error) {
 func linkOf(l netlink.Link) Link {
 	a := l.Attrs()
 	out := Link{Index: a.Index, Name: a.Name, AltNames: a.AltNames, Alias: a.Alias, MAC: a.HardwareAddr.String(), MTU: a.MTU,
-		Up: a.Flags&net.FlagUp != 0, Veth: l.Type() == "veth", Parent: a.ParentDev}
+		Up: a.Flags&net.FlagUp != 0, Promisc: a.RawFlags&unix.IFF_PROMISC != 0, Veth: l.Type() == "veth", Parent: a.ParentDev}
 	if out.Veth || a.ParentIndex != a.Index {
 		out.Peer = a.ParentIndex
 	}
@@ -143,11 +143,6 @@ func (k *NetlinkKernel) SetUp(ns Namespace, index int, up bool) error {
 	})
 }
 
-// Rename implements Kernel.
-func (k *NetlinkKernel) Rename(ns Namespace, index int, name string) error {
-	return on(ns, index, func(h *netlink.Handle, l netlink.Link) error { return h.LinkSetName(l, name) })
-}
-
 // AddAltName implements Kernel.
 func (k *NetlinkKernel) AddAltName(ns Namespace, index int, name string) error {
 	return on(ns, index, func(h *netlink.Handle, l netlink.Link) error { return h.LinkAddAltName(l, name) })
@@ -158,36 +153,49 @@ func (k *NetlinkKernel) DelAltName(ns Namespace, index int, name string) error {
 	return on(ns, index, func(h *netlink.Handle, l netlink.Link) error { return h.LinkDelAltName(l, name) })
 }
 
-// SetAlias implements Kernel.
-func (k *NetlinkKernel) SetAlias(ns Namespace, index int, alias string) error {
-	return on(ns, index, func(h *netlink.Handle, l netlink.Link) error { return h.LinkSetAlias(l, alias) })
+// Set implements Kernel.
+func (k *NetlinkKernel) Set(ns Namespace, index int, c Change) error {
+	return ns.(*namespace).set(index, c.attributes()...)
 }
 
-// SetMAC implements Kernel.
-func (k *NetlinkKernel) SetMAC(ns Namespace, index int, mac net.HardwareAddr) error {
-	return on(ns, index, func(h *netlink.Handle, l netlink.Link) error { return h.LinkSetHardwareAddr(l, mac) })
+// Move implements Kernel. The kernel moves first (rtnetlink.c, do_setlink: all versions);
+// the name is what the device has there also where its old one is taken.
+func (k *NetlinkKernel) Move(from Namespace, index int, to Namespace, c Change) error {
+	there := nl.NewRtAttr(unix.IFLA_NET_NS_FD, nl.Uint32Attr(uint32(to.(*namespace).file.Fd())))
+	return from.(*namespace).set(index, append(c.attributes(), there)...)
 }
 
-// SetMTU implements Kernel.
-func (k *NetlinkKernel) SetMTU(ns Namespace, index int, mtu int) error {
-	return on(ns, index, func(h *netlink.Handle, l netlink.Link) error { return h.LinkSetMTU(l, mtu) })
+// attributes of a message that makes the change.
+func (c Change) attributes() []*nl.RtAttr {
+	var out []*nl.RtAttr
+	if c.MAC != nil {
+		out = append(out, nl.NewRtAttr(unix.IFLA_ADDRESS, c.MAC))
+	}
+	if c.MTU != 0 {
+		out = append(out, nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(c.MTU))))
+	}
+	if c.Name != "" {
+		out = append(out, nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(c.Name)))
+	}
+	if c.Alias != nil {
+		out = append(out, nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(*c.Alias)))
+	}
+	return out
 }
 
-// Move implements Kernel.
-func (k *NetlinkKernel) Move(from Namespace, index int, to Namespace) error {
-	return on(from, index, func(h *netlink.Handle, l netlink.Link) error {
-		return h.LinkSetNsFd(l, int(to.(*namespace).file.Fd()))
-	})
-}
-
-// Mute implements Kernel. A kernel without IPv6 has none to turn off.
+// Mute implements Kernel. A kernel without IPv6 has none to turn off. What is so already
+// is not written: to write disable_ipv6 spins until the kernel's one lock is free.
 func (k *NetlinkKernel) Mute(name string) error {
 	for _, s := range []struct{ family, key, value string }{
 		{"ipv6", "disable_ipv6", "1"}, // no link-local address, no neighbour discovery
 		{"ipv6", "accept_ra", "0"},
 		{"ipv4", "arp_ignore", "8"}, // no ARP for any of the node's addresses
 	} {
-		err := os.WriteFile(filepath.Join("/proc/sys/net", s.family, "conf", name, s.key), []byte(s.value), 0)
+		file := filepath.Join("/proc/sys/net", s.family, "conf", name, s.key)
+		if now, err := os.ReadFile(file); err == nil && strings.TrimSpace(string(now)) == s.value {
+			continue
+		}
+		err := os.WriteFile(file, []byte(s.value), 0)
 		if s.family == "ipv6" && errors.Is(err, os.ErrNotExist) {
 			continue
 		}

@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
@@ -23,6 +24,7 @@ type namespace struct {
 	mu    sync.Mutex // guards what follows
 	route *netlink.Handle
 	rdma  *netlink.Handle
+	bare  *nl.SocketHandle // for messages that netlink.Handle has not
 }
 
 func newNamespace(f *os.File) (*namespace, error) {
@@ -52,7 +54,10 @@ func (n *namespace) close() error {
 			h.Close()
 		}
 	}
-	n.route, n.rdma = nil, nil
+	if n.bare != nil {
+		n.bare.Close()
+	}
+	n.route, n.rdma, n.bare = nil, nil, nil
 	return n.file.Close()
 }
 
@@ -72,6 +77,37 @@ func (n *namespace) handle(family int) (*netlink.Handle, error) {
 		*which = h
 	}
 	return *which, nil
+}
+
+// set sends one message that changes a device of the namespace.
+func (n *namespace) set(index int, attributes ...*nl.RtAttr) error {
+	socket, err := n.socket()
+	if err != nil {
+		return err
+	}
+	request := nl.NewNetlinkRequest(unix.RTM_SETLINK, unix.NLM_F_ACK)
+	request.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: socket}
+	head := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	head.Index = int32(index)
+	request.AddData(head)
+	for _, a := range attributes {
+		request.AddData(a)
+	}
+	_, err = request.Execute(unix.NETLINK_ROUTE, 0)
+	return err
+}
+
+func (n *namespace) socket() (*nl.SocketHandle, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.bare == nil {
+		s, err := nl.GetNetlinkSocketAt(netns.NsHandle(n.file.Fd()), netns.None(), unix.NETLINK_ROUTE)
+		if err != nil {
+			return nil, err
+		}
+		n.bare = &nl.SocketHandle{Socket: s}
+	}
+	return n.bare, nil
 }
 
 // Open implements Kernel. A runtime may name a namespace under /var/run, which in a

@@ -15,8 +15,8 @@ import (
 )
 
 // place makes the changes, each of which restore undoes.
-func (k *Keeper) place(ctx context.Context, r *Record, d Device, ns Namespace) (*Given, error) {
-	if err := k.quiet(r); err != nil {
+func (k *Keeper) place(ctx context.Context, r *Record, d Device, s sight) (*Given, error) {
+	if err := k.quiet(r, s.port); err != nil {
 		return nil, err
 	}
 	notes, err := k.tell(ctx, r, d)
@@ -24,7 +24,7 @@ func (k *Keeper) place(ctx context.Context, r *Record, d Device, ns Namespace) (
 		return nil, err
 	}
 	if r.Netdev != nil {
-		if err := k.carry(r, d, ns); err != nil {
+		if err := k.carry(r, d, s.function, s.sandbox); err != nil {
 			return nil, err
 		}
 	}
@@ -40,23 +40,27 @@ func (k *Keeper) place(ctx context.Context, r *Record, d Device, ns Namespace) (
 }
 
 // quiet makes the representor fit for the switch, and down until it is there.
-func (k *Keeper) quiet(r *Record) error {
+func (k *Keeper) quiet(r *Record, l Link) error {
 	if r.Port == nil {
 		return nil
 	}
 	host, doing := k.kernel.Host(), "making representor "+r.Representor+" ready"
-	l, err := k.kernel.Link(host, r.Representor)
-	if err == nil && l.Up {
+	var err error
+	if l.Up {
 		err = k.kernel.SetUp(host, l.Index, false)
 	}
 	if err == nil {
 		err = k.kernel.Mute(r.Representor)
 	}
-	if err == nil && r.Wanted.MTU != 0 && l.MTU != r.Wanted.MTU {
-		err = k.kernel.SetMTU(host, l.Index, r.Wanted.MTU)
+	c := Change{}
+	if l.MTU != r.Wanted.MTU {
+		c.MTU = r.Wanted.MTU
 	}
-	if err == nil && r.Wanted.Alias != "" && l.Alias != r.Wanted.Alias {
-		err = k.kernel.SetAlias(host, l.Index, r.Wanted.Alias)
+	if r.Wanted.Alias != "" && l.Alias != r.Wanted.Alias {
+		c.Alias = &r.Wanted.Alias
+	}
+	if err == nil && !c.empty() {
+		err = k.kernel.Set(host, l.Index, c)
 	}
 	return k.failed(r.Device, doing, err)
 }
@@ -139,22 +143,43 @@ func (k *Keeper) setVF(ctx context.Context, d Device, a Attribute, now, want VFS
 	}
 }
 
-// carry moves the function to the sandbox, by way of a namespace where no other name is.
-func (k *Keeper) carry(r *Record, d Device, ns Namespace) error {
-	host := k.kernel.Host()
-	l, err := k.kernel.Link(host, r.Netdev.Name)
-	if err != nil {
-		return k.failed(r.Device, "looking at "+r.Netdev.Name, err)
-	}
+// carry moves the function to the sandbox, where it gets all that it is to have in the
+// same message, so out of udev's sight. Its other names stay behind.
+func (k *Keeper) carry(r *Record, d Device, l Link, ns Namespace) error {
 	want := &End{Name: r.Owner.IfName, Alias: l.Alias, MAC: cmp.Or(r.mac(), l.MAC), MTU: cmp.Or(r.Wanted.MTU, l.MTU)}
-	if err := k.through(host, l, want, ns); err != nil {
+	if err := k.deliver(r, l, want, ns); err != nil {
 		return k.failed(r.Device, "moving "+r.Netdev.Name+" to the sandbox as "+r.Owner.IfName, err)
 	}
-	return k.carryRDMA(r, d, host, ns)
+	return k.carryRDMA(r, d, k.kernel.Host(), ns)
 }
 
-// through moves a device from one namespace to another by way of a third, where it is
-// made what it is to be.
+func (k *Keeper) deliver(r *Record, l Link, want *End, ns Namespace) error {
+	host := k.kernel.Host()
+	c, err := l.toward(want)
+	if err != nil {
+		return err
+	}
+	if err = k.kernel.Move(host, l.Index, ns, c); err == nil && len(l.AltNames) == 0 {
+		return nil
+	}
+	at, looked := k.in(ns, r)
+	switch {
+	case looked != nil:
+		return errors.Join(err, looked)
+	case at != nil: // what was refused is tried by itself, and told
+		_, err = k.adjust(ns, *at, want)
+		return err
+	case err == nil:
+		return errors.New("it was moved, and is not there: somebody has taken it away")
+	case errors.Is(err, unix.EEXIST): // the sandbox has one of its other names
+		return k.through(host, l, want, ns)
+	}
+	return err
+}
+
+// through moves a device from one namespace to another by way of a third, where no other
+// name is, and where it is made what it is to be. Each move waits for the kernel's memory
+// barrier, 15 to 20 ms, under its one lock of all network configuration.
 func (k *Keeper) through(from Namespace, l Link, want *End, to Namespace) error {
 	if l.Up {
 		if err := k.kernel.SetUp(from, l.Index, false); err != nil {
@@ -166,7 +191,7 @@ func (k *Keeper) through(from Namespace, l Link, want *End, to Namespace) error 
 		return fmt.Errorf("making a temporary namespace: %w", err)
 	}
 	defer temporary.Close()
-	if err := k.kernel.Move(from, l.Index, temporary); err != nil {
+	if err := k.kernel.Move(from, l.Index, temporary, Change{}); err != nil {
 		return fmt.Errorf("moving it to a temporary namespace: %w", err)
 	}
 	if l, err = k.kernel.Link(temporary, l.Name); err != nil {
@@ -175,8 +200,27 @@ func (k *Keeper) through(from Namespace, l Link, want *End, to Namespace) error 
 	if l, err = k.adjust(temporary, l, want); err != nil {
 		return err
 	}
-	return k.kernel.Move(temporary, l.Index, to)
+	return k.kernel.Move(temporary, l.Index, to, Change{})
 }
+
+// toward is what of a device is not as it is to be.
+func (l Link) toward(want *End) (c Change, err error) {
+	if l.Name != want.Name {
+		c.Name = want.Name
+	}
+	if !strings.EqualFold(l.MAC, want.MAC) {
+		c.MAC, err = net.ParseMAC(want.MAC)
+	}
+	if l.MTU != want.MTU {
+		c.MTU = want.MTU
+	}
+	if l.Alias != want.Alias {
+		c.Alias = &want.Alias
+	}
+	return c, err
+}
+
+func (c Change) empty() bool { return c.Name == "" && c.MAC == nil && c.MTU == 0 && c.Alias == nil }
 
 // adjust makes a device that is down what it is to be, but up.
 func (k *Keeper) adjust(ns Namespace, l Link, want *End) (Link, error) {
@@ -187,9 +231,13 @@ func (k *Keeper) adjust(ns Namespace, l Link, want *End) (Link, error) {
 			}
 		}
 	}
-	if l.Name != want.Name {
-		if err := k.kernel.Rename(ns, l.Index, want.Name); err != nil {
-			return l, fmt.Errorf("renaming %s to %s: %w", l.Name, want.Name, err)
+	c, err := l.toward(want)
+	if err != nil {
+		return l, err
+	}
+	if !c.empty() && k.kernel.Set(ns, l.Index, c) != nil {
+		if err := k.each(ns, l, c); err != nil {
+			return l, err
 		}
 	}
 	for _, name := range want.AltNames {
@@ -199,32 +247,40 @@ func (k *Keeper) adjust(ns Namespace, l Link, want *End) (Link, error) {
 			}
 		}
 	}
-	if !strings.EqualFold(l.MAC, want.MAC) {
-		mac, err := net.ParseMAC(want.MAC)
-		if err != nil {
-			return l, err
-		}
-		if err := k.setMAC(ns, l.Index, want.Name, mac); err != nil {
-			return l, fmt.Errorf("setting its MAC to %s: %w", want.MAC, err)
-		}
-	}
-	if l.MTU != want.MTU {
-		if err := k.kernel.SetMTU(ns, l.Index, want.MTU); err != nil {
-			return l, fmt.Errorf("setting its MTU to %d, which the PF's limits: %w", want.MTU, err)
-		}
-	}
-	if l.Alias != want.Alias {
-		if err := k.kernel.SetAlias(ns, l.Index, want.Alias); err != nil {
-			return l, fmt.Errorf("setting its alias: %w", err)
-		}
-	}
 	return l, nil
+}
+
+// each makes a change again that was refused, one by one, to say what of it is, and to
+// help drivers that have to be helped.
+func (k *Keeper) each(ns Namespace, l Link, c Change) error {
+	if c.Name != "" {
+		if err := k.kernel.Set(ns, l.Index, Change{Name: c.Name}); err != nil {
+			return fmt.Errorf("renaming %s to %s: %w", l.Name, c.Name, err)
+		}
+		l.Name = c.Name
+	}
+	if c.MAC != nil {
+		if err := k.setMAC(ns, l.Index, l.Name, c.MAC); err != nil {
+			return fmt.Errorf("setting its MAC to %s: %w", c.MAC, err)
+		}
+	}
+	if c.MTU != 0 {
+		if err := k.kernel.Set(ns, l.Index, Change{MTU: c.MTU}); err != nil {
+			return fmt.Errorf("setting its MTU to %d, which the PF's limits: %w", c.MTU, err)
+		}
+	}
+	if c.Alias != nil {
+		if err := k.kernel.Set(ns, l.Index, Change{Alias: c.Alias}); err != nil {
+			return fmt.Errorf("setting its alias: %w", err)
+		}
+	}
+	return nil
 }
 
 // setMAC gives a device that is down its MAC. Some drivers (igbvf) take none once the PF
 // has set one, not even the same, and learn the PF's when they begin anew.
 func (k *Keeper) setMAC(ns Namespace, index int, name string, mac net.HardwareAddr) error {
-	err := k.kernel.SetMAC(ns, index, mac)
+	err := k.kernel.Set(ns, index, Change{MAC: mac})
 	if !errors.Is(err, unix.EADDRNOTAVAIL) {
 		return err
 	}

@@ -18,7 +18,7 @@ import (
 //
 //	representor down → out of the switch → PF's settings → RDMA device → network device → representor as it was
 //
-// Some drivers refuse a PF's settings once the function is back; a representor that is up
+// The switch lets go of the representor meanwhile, which is down. Some drivers refuse a PF's settings once the function is back; a representor that is up
 // and in no switch would hand the function's packets to the node.
 func (k *Keeper) restore(ctx context.Context, r *Record) error {
 	if r.Boot != k.boot {
@@ -35,11 +35,14 @@ func (k *Keeper) restore(ctx context.Context, r *Record) error {
 	if err != nil && !IsNotFound(err) {
 		return err
 	}
-	errs := []error{k.unplug(ctx, r)}
+	settled, err := k.unplug(ctx, r)
+	errs := []error{err}
 	if there {
 		errs = append(errs, k.tellBack(ctx, r, d))
 	}
-	errs = append(errs, k.fetchRDMA(r), k.fetch(ctx, r), k.restorePort(r))
+	errs = append(errs, k.fetchRDMA(r), k.fetch(ctx, r, settled))
+	settled(ctx)
+	errs = append(errs, k.restorePort(r))
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
@@ -50,17 +53,19 @@ func (k *Keeper) restore(ctx context.Context, r *Record) error {
 // is there now. Its port may be, in a database that is on the disk.
 func (k *Keeper) forget(ctx context.Context, r *Record) error {
 	if r.Representor != "" && k.config.Switch != nil {
-		if err := k.config.Switch.Unplug(ctx, r.Representor, r.Owner); err != nil {
+		if _, err := k.config.Switch.Unplug(ctx, r.Representor, r.Owner); err != nil {
 			return err
 		}
 	}
 	return k.journal.remove(r.Device)
 }
 
-// unplug takes the representor down and then out of the switch.
-func (k *Keeper) unplug(ctx context.Context, r *Record) error {
+// unplug takes the representor down and then out of the switch, which has let go of it
+// when settled returns.
+func (k *Keeper) unplug(ctx context.Context, r *Record) (settled func(context.Context), err error) {
+	settled = func(context.Context) {}
 	if r.Representor == "" {
-		return nil
+		return settled, nil
 	}
 	host := k.kernel.Host()
 	l, err := k.kernel.Link(host, r.Representor)
@@ -70,11 +75,39 @@ func (k *Keeper) unplug(ctx context.Context, r *Record) error {
 	if errors.Is(err, ErrNoLink) || errors.Is(err, unix.ENODEV) {
 		err = nil
 	}
-	errs := []error{k.failed(r.Device, "taking representor "+r.Representor+" down", err)}
+	err = k.failed(r.Device, "taking representor "+r.Representor+" down", err)
 	if k.config.Switch != nil {
-		errs = append(errs, k.config.Switch.Unplug(ctx, r.Representor, r.Owner))
+		later, wrong := k.config.Switch.Unplug(ctx, r.Representor, r.Owner)
+		if err = errors.Join(err, wrong); later != nil {
+			settled = later
+			k.letGo(ctx, r.Representor, l)
+		}
 	}
-	return errors.Join(errs...)
+	return settled, err
+}
+
+// How long a switch has the kernel's lock to itself, and how often it is asked after.
+const (
+	flagsPatience = 10 * time.Millisecond
+	flagsPause    = 500 * time.Microsecond
+)
+
+// letGo waits a moment for a switch that reads a representor's packets itself to take its
+// flag off it. It then waits for RCU, without the kernel's lock of all network
+// configuration, which the function's move is about to hold as long: both wait at once.
+func (k *Keeper) letGo(ctx context.Context, representor string, l Link) {
+	ctx, cancel := context.WithTimeout(ctx, flagsPatience)
+	defer cancel()
+	again := time.NewTicker(flagsPause)
+	defer again.Stop()
+	for err := error(nil); err == nil && l.Promisc; {
+		select {
+		case <-again.C:
+			l, err = k.kernel.Link(k.kernel.Host(), representor)
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // tellBack tells the PF again what it knew of the function.
@@ -141,8 +174,9 @@ func (k *Keeper) fetchRDMA(r *Record) error {
 	return k.failed(r.Device, "moving RDMA device "+r.RDMA+" back", err)
 }
 
-// fetch brings the network device back from wherever it is, as it was.
-func (k *Keeper) fetch(ctx context.Context, r *Record) error {
+// fetch brings the network device back from wherever it is, as it was. A pair that is made
+// again has a representor of the same name, so the switch must have let go of the last.
+func (k *Keeper) fetch(ctx context.Context, r *Record, settled func(context.Context)) error {
 	if r.Netdev == nil {
 		return nil
 	}
@@ -156,17 +190,43 @@ func (k *Keeper) fetch(ctx context.Context, r *Record) error {
 			return err
 		}
 	}
-	l, gone, err := k.returned(ctx, r)
+	l, gone, err := k.returned(ctx, r, settled)
 	if err != nil || gone {
 		return err
 	}
 	return k.settle(r, l, r.Netdev)
 }
 
-// back moves a device from the sandbox to the node. A name that another device of the
-// node has would keep it from there: it comes under a name of its own, and settle says
-// what is in its way.
+// back moves a device from the sandbox to the node. It is made what it was before it
+// comes, out of udev's sight.
 func (k *Keeper) back(r *Record, ns Namespace, l Link) error {
+	if l.Up {
+		if err := k.kernel.SetUp(ns, l.Index, false); err != nil {
+			return k.failed(r.Device, "taking "+l.Name+" down in the sandbox", err)
+		}
+		l.Up = false
+	}
+	now, err := k.adjust(ns, l, r.Netdev)
+	if err == nil {
+		err = k.kernel.Move(ns, now.Index, k.kernel.Host(), Change{})
+	}
+	if err == nil {
+		return nil
+	}
+	at, looked := k.in(ns, r)
+	if looked != nil {
+		return errors.Join(err, looked)
+	}
+	if at == nil {
+		return nil // it has moved all the same, or has gone
+	}
+	return k.backThrough(r, ns, *at)
+}
+
+// backThrough moves a device back that the sandbox, or the node, has a name of. One that
+// another device of the node has would keep it from there: it comes under a name of its
+// own, and settle says what is in its way.
+func (k *Keeper) backThrough(r *Record, ns Namespace, l Link) error {
 	host, want := k.kernel.Host(), *r.Netdev
 	taken := false
 	for _, name := range append([]string{want.Name}, want.AltNames...) {
@@ -177,13 +237,13 @@ func (k *Keeper) back(r *Record, ns Namespace, l Link) error {
 		want.Name, want.AltNames = fmt.Sprintf("ptl%d", l.Index), nil
 	}
 	if err := k.through(ns, l, &want, host); err != nil {
-		return k.failed(r.Device, "moving "+l.Name+" back from the sandbox", err)
+		return k.failed(r.Device, "moving "+r.Owner.IfName+" back from the sandbox", err)
 	}
 	return nil
 }
 
 // returned waits until the device is the node's; gone when there is none any more.
-func (k *Keeper) returned(ctx context.Context, r *Record) (l Link, gone bool, err error) {
+func (k *Keeper) returned(ctx context.Context, r *Record, settled func(context.Context)) (l Link, gone bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, k.config.Patience)
 	defer cancel()
 	again := time.NewTicker(homePause)
@@ -195,6 +255,7 @@ func (k *Keeper) returned(ctx context.Context, r *Record) (l Link, gone bool, er
 			return l, false, nil
 		case r.Kind == Soft && (IsNotFound(err) || errors.Is(err, ErrNoLink)):
 			// A veth pair ends with the namespace that one end is in.
+			settled(ctx)
 			if made, err := k.remake(r); made || err != nil {
 				if err != nil {
 					return Link{}, false, err

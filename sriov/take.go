@@ -36,15 +36,15 @@ func (k *Keeper) Take(ctx context.Context, a Attachment) (*Given, error) {
 	if err != nil {
 		return nil, err
 	}
-	r, ns, err := k.prepare(ctx, d, a)
+	r, s, err := k.prepare(ctx, d, a)
 	if err != nil {
 		return nil, err
 	}
-	defer ns.Close()
+	defer s.sandbox.Close()
 	if err := k.journal.write(r); err != nil {
 		return nil, err
 	}
-	out, err := k.place(ctx, r, d, ns)
+	out, err := k.place(ctx, r, d, s)
 	if err != nil {
 		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTime)
 		defer cancel()
@@ -138,39 +138,45 @@ func validName(s string) bool {
 	return s != "" && len(s) < unix.IFNAMSIZ && s != "." && s != ".." && !strings.ContainsAny(s, "/: \t\n\v\f\r\x00")
 }
 
+// sight is what a record was made of: the sandbox's namespace, which is open, and the
+// device's two ends as they are; zero where there is none.
+type sight struct {
+	sandbox        Namespace
+	function, port Link
+}
+
 // prepare looks at all that is going to be changed, and returns the record of it.
-func (k *Keeper) prepare(ctx context.Context, d Device, a Attachment) (*Record, Namespace, error) {
+func (k *Keeper) prepare(ctx context.Context, d Device, a Attachment) (*Record, sight, error) {
 	ns, err := k.kernel.Open(a.Owner.Netns)
 	if err != nil {
-		return nil, nil, fmt.Errorf("the sandbox's network namespace %s: %w", a.Owner.Netns, err)
+		return nil, sight{}, fmt.Errorf("the sandbox's network namespace %s: %w", a.Owner.Netns, err)
 	}
+	s := sight{sandbox: ns}
 	r := &Record{Version: recordVersion, Boot: k.boot, Phase: Attaching, Device: d.ID, Kind: d.Kind, Owner: a.Owner, Wanted: a,
 		Userspace: d.Userspace(), Representor: d.Representor}
 	r.Owner.NetnsID = ns.ID()
-	if err := k.lookAt(ctx, r, &d, ns); err != nil {
-		return nil, nil, errors.Join(err, ns.Close())
+	if err := k.lookAt(ctx, r, &d, &s); err != nil {
+		return nil, s, errors.Join(err, ns.Close())
 	}
-	return r, ns, nil
+	return r, s, nil
 }
 
-func (k *Keeper) lookAt(ctx context.Context, r *Record, d *Device, ns Namespace) error {
-	host := k.kernel.Host()
+func (k *Keeper) lookAt(ctx context.Context, r *Record, d *Device, s *sight) error {
+	var err error
 	if !r.Userspace {
-		if _, err := k.kernel.Link(ns, r.Owner.IfName); err == nil {
+		if _, err := k.kernel.Link(s.sandbox, r.Owner.IfName); err == nil {
 			return &DeviceError{d.ID, "interface " + r.Owner.IfName, "the sandbox has one of that name already", "give the attachment another name", unix.EEXIST}
 		}
-		l, err := k.atHome(ctx, r)
-		if err != nil {
+		if s.function, err = k.atHome(ctx, r, *d); err != nil {
 			return err
 		}
-		r.Netdev = endOf(l)
+		r.Netdev = endOf(s.function)
 	}
 	if d.Representor != "" {
-		l, err := k.kernel.Link(host, d.Representor)
-		if err != nil {
+		if s.port, err = k.kernel.Link(k.kernel.Host(), d.Representor); err != nil {
 			return k.failed(d.ID, "looking at representor "+d.Representor, err)
 		}
-		r.Port = endOf(l)
+		r.Port = endOf(s.port)
 	}
 	if d.Kind == VF {
 		vfs, err := k.kernel.VFs(d.PF.Netdev)
@@ -200,24 +206,23 @@ func (k *Keeper) unique(r *Record, d *Device, vfs map[int]VFState) error {
 }
 
 // atHome waits until a device's network device is the node's: it may be on its way back
-// from a namespace that has just ended.
-func (k *Keeper) atHome(ctx context.Context, r *Record) (Link, error) {
+// from a namespace that has just ended. d is the device as it was looked up.
+func (k *Keeper) atHome(ctx context.Context, r *Record, d Device) (Link, error) {
 	ctx, cancel := context.WithTimeout(ctx, k.config.Patience)
 	defer cancel()
 	again := time.NewTicker(homePause)
 	defer again.Stop()
-	for {
-		l, _, err := k.home(r)
-		if err == nil || !errors.Is(err, ErrNoLink) {
-			return l, err
-		}
+	l, err := k.netdev(d)
+	for errors.Is(err, ErrNoLink) {
 		select {
 		case <-again.C:
+			l, _, err = k.home(r)
 		case <-ctx.Done():
 			return Link{}, &DeviceError{r.Device, "network device", "it is not in the node's namespace, and no record says whose it is",
 				"look for it with ip netns exec; a sandbox that still runs without a record has to be removed", ErrNoLink}
 		}
 	}
+	return l, err
 }
 
 // homePause is how often a network device that is on its way is looked for.
@@ -230,9 +235,13 @@ func (k *Keeper) home(r *Record) (Link, Device, error) {
 	if err != nil {
 		return Link{}, d, err
 	}
-	if d.Netdev == "" {
-		return Link{}, d, fmt.Errorf("device %s: %w", r.Device, ErrNoLink)
-	}
-	l, err := k.kernel.Link(k.kernel.Host(), d.Netdev)
+	l, err := k.netdev(d)
 	return l, d, err
+}
+
+func (k *Keeper) netdev(d Device) (Link, error) {
+	if d.Netdev == "" {
+		return Link{}, fmt.Errorf("device %s: %w", d.ID, ErrNoLink)
+	}
+	return k.kernel.Link(k.kernel.Host(), d.Netdev)
 }

@@ -144,8 +144,10 @@ func (c *Config) removeDevices() error {
 	return errors.Join(errs...)
 }
 
-// deviceRecords is the directory of the records of who has which device.
-func (c *Config) deviceRecords() string { return filepath.Join(c.StateDir, "devices") }
+// deviceRecords is the directory of the records of who has which device. It is one that a
+// boot empties: nothing that a record tells of outlives the machine's run, and to have
+// each on the disk before a device is changed costs an ADD and a DEL two syncs each.
+func (c *Config) deviceRecords() string { return filepath.Join(filepath.Dir(c.Socket), "devices") }
 
 func (d *devicing) close() {
 	if d == nil {

@@ -8,14 +8,14 @@ import (
 )
 
 // keeper is what the agent does with a device itself: the same changes as moves, with
-// records on the disk, a lock, a look at everything before it is changed, and no switch.
+// records in memory, a lock, a look at everything before it is changed, and no switch.
 type keeper struct {
 	*sriov.Keeper
 	soft softPair
 }
 
 func newKeeper(n *node, p softPair) (*keeper, error) {
-	made, err := n.devices.keeper(filepath.Join(n.zone.dir, "alone"), nowhere{})
+	made, err := n.devices.keeper(filepath.Join(n.zone.dir, "devices", "alone"), nowhere{})
 	return &keeper{made, p}, err
 }
 
@@ -40,5 +40,7 @@ func (k *keeper) del(ctx context.Context, s sandbox) error {
 type nowhere struct{}
 
 func (nowhere) Plug(context.Context, string, sriov.Plugged) error { return nil }
-func (nowhere) Unplug(context.Context, string, sriov.Owner) error { return nil }
-func (nowhere) WaitInstalled(context.Context, string) error       { return nil }
+func (nowhere) Unplug(context.Context, string, sriov.Owner) (func(context.Context), error) {
+	return nil, nil
+}
+func (nowhere) WaitInstalled(context.Context, string) error { return nil }

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -11,14 +10,15 @@ import (
 	"runtime"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
 
 // moves are the changes of the kernel that giving a soft device takes, and no more: the
-// representor made mute, the function moved by way of a namespace of its own, renamed,
-// given MAC, MTU and an address, both brought up; and all of it back. No record, no lock,
-// no look at what was there before, no switch, no process that starts.
+// representor made mute, the function moved, renamed, given MAC, MTU and an address, both
+// brought up; and all of it back. No record, no lock, no look at what was there before, no
+// switch, no process that starts.
 type moves struct {
 	soft     softPair
 	home     *os.File
@@ -48,13 +48,6 @@ func (m *moves) name() string                         { return "the same changes
 func (m *moves) bind(context.Context, sandbox) error  { return nil }
 func (m *moves) clear(context.Context, sandbox) error { return nil }
 
-// end is what a device is to be.
-type end struct {
-	name string
-	mac  net.HardwareAddr
-	mtu  int
-}
-
 func (m *moves) add(_ context.Context, s sandbox) error {
 	l, err := m.handle.LinkByName(m.soft.representor)
 	if err != nil {
@@ -74,7 +67,7 @@ func (m *moves) add(_ context.Context, s sandbox) error {
 	}
 	defer pod.Close()
 	defer inPod.Close()
-	if err := m.through(m.handle, m.soft.netdev, end{deviceIfName, softMAC, mtu}, pod); err != nil {
+	if err := m.move(pod); err != nil {
 		return err
 	}
 	function, err := inPod.LinkByName(deviceIfName)
@@ -100,7 +93,12 @@ func (m *moves) del(_ context.Context, s sandbox) error {
 	if err := m.handle.LinkSetDown(l); err != nil {
 		return err
 	}
-	if err := m.through(inPod, deviceIfName, end{m.soft.netdev, m.function.HardwareAddr, softMTU}, m.home); err != nil {
+	f, err := inPod.LinkByName(deviceIfName)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(inPod.LinkSetDown(f), inPod.LinkSetName(f, m.soft.netdev), inPod.LinkSetHardwareAddr(f, m.function.HardwareAddr),
+		inPod.LinkSetMTU(f, softMTU), inPod.LinkSetNsFd(f, int(m.home.Fd()))); err != nil {
 		return err
 	}
 	return errors.Join(m.handle.LinkSetMTU(l, softMTU), m.handle.LinkSetAlias(l, ""))
@@ -119,47 +117,22 @@ func open(path string) (*os.File, *netlink.Handle, error) {
 	return f, h, nil
 }
 
-// through moves a device from one namespace to another, by way of a third.
-func (m *moves) through(from *netlink.Handle, name string, want end, to *os.File) error {
-	l, err := from.LinkByName(name)
+// move moves the function to a pod, and makes it what it is to be there, in one message.
+func (m *moves) move(to *os.File) error {
+	l, err := m.handle.LinkByName(m.soft.netdev)
 	if err != nil {
 		return err
 	}
-	if err := from.LinkSetDown(l); err != nil {
-		return err
+	request := nl.NewNetlinkRequest(unix.RTM_SETLINK, unix.NLM_F_ACK)
+	head := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	head.Index = int32(l.Attrs().Index)
+	request.AddData(head)
+	for kind, value := range map[int][]byte{unix.IFLA_NET_NS_FD: nl.Uint32Attr(uint32(to.Fd())), unix.IFLA_IFNAME: nl.ZeroTerminated(deviceIfName),
+		unix.IFLA_ADDRESS: softMAC, unix.IFLA_MTU: nl.Uint32Attr(mtu)} {
+		request.AddData(nl.NewRtAttr(kind, value))
 	}
-	temporary, err := m.temporary()
-	if err != nil {
-		return err
-	}
-	defer temporary.Close()
-	between, err := netlink.NewHandleAt(netns.NsHandle(temporary.Fd()), unix.NETLINK_ROUTE)
-	if err != nil {
-		return err
-	}
-	defer between.Close()
-	if err := from.LinkSetNsFd(l, int(temporary.Fd())); err != nil {
-		return err
-	}
-	if l, err = between.LinkByName(name); err != nil {
-		return err
-	}
-	return errors.Join(between.LinkSetName(l, want.name), between.LinkSetHardwareAddr(l, want.mac), between.LinkSetMTU(l, want.mtu), between.LinkSetNsFd(l, int(to.Fd())))
-}
-
-// temporary makes a namespace without a name.
-func (m *moves) temporary() (*os.File, error) {
-	runtime.LockOSThread()
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		runtime.UnlockOSThread()
-		return nil, err
-	}
-	f, err := os.Open("/proc/thread-self/ns/net")
-	if back := unix.Setns(int(m.home.Fd()), unix.CLONE_NEWNET); back != nil {
-		return nil, fmt.Errorf("a thread cannot go home: %w", errors.Join(back, err)) // and stays locked
-	}
-	runtime.UnlockOSThread()
-	return f, err
+	_, err = request.Execute(unix.NETLINK_ROUTE, 0)
+	return err
 }
 
 const deviceIfName = "net1"

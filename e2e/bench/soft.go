@@ -37,7 +37,11 @@ func (d *devices) open(dir string, ports cni.Ports) (*sriov.Keeper, error) {
 	if d.kernel, err = sriov.NewKernel(); err != nil {
 		return nil, err
 	}
-	return d.keeper(filepath.Join(dir, "devices"), cni.Switch{Ports: ports})
+	records := filepath.Join(dir, "devices") // as portolan-node's, in memory
+	if err := errors.Join(os.Mkdir(records, 0o700), syscall.Mount("ptb", records, "tmpfs", 0, "")); err != nil {
+		return nil, err
+	}
+	return d.keeper(records, cni.Switch{Ports: ports})
 }
 
 func (d *devices) keeper(dir string, s sriov.Switch) (*sriov.Keeper, error) {

@@ -21,8 +21,8 @@ type Switch struct{ Ports Ports }
 func (s Switch) Plug(context.Context, string, sriov.Plugged) error { return nil }
 
 // Unplug implements sriov.Switch.
-func (s Switch) Unplug(ctx context.Context, representor string, o sriov.Owner) error {
-	return s.Ports.Remove(ctx, representor, o.Sandbox)
+func (s Switch) Unplug(ctx context.Context, representor string, o sriov.Owner) (settled func(context.Context), err error) {
+	return s.Ports.Withdraw(ctx, representor, o.Sandbox)
 }
 
 // WaitInstalled implements sriov.Switch.
@@ -242,7 +242,7 @@ func (a *Agent) commitAll(ctx context.Context, t *trace, list []*iface) error {
 	if err := t.enter(ctx, StageCommitDevice); err != nil {
 		return err
 	}
-	return errors.Join(eachDevice(ctx, list, a.config.Keeper.Raise), eachDevice(ctx, list, a.config.Keeper.Commit))
+	return eachDevice(ctx, list, a.config.Keeper.Commit)
 }
 
 func withDevice(list []*iface) bool {

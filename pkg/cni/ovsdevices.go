@@ -49,12 +49,12 @@ func (p *OVSPorts) bridgeOf(ctx context.Context, name string) string {
 const vswitchdPatience = 2 * time.Second
 
 // unplug removes a representor's port, if it is that sandbox's still when the database
-// does it, and returns once vswitchd has let go of the device: it may be made again under
-// its name at once, or get a port again, and vswitchd would take that for no change.
-func (p *OVSPorts) unplug(ctx context.Context, name, sandbox string, remove ovsdb.Operation) error {
+// does it. settled returns once vswitchd has let go of the device: it may be made again
+// under its name at once, or get a port again, and vswitchd would take that for no change.
+func (p *OVSPorts) unplug(ctx context.Context, name, sandbox string, remove ovsdb.Operation) (settled func(context.Context), err error) {
 	ids, err := ovsdb.NewOvsMap(map[string]string{keySandbox: sandbox})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	zero := 0
 	root := []ovsdb.Condition{ovsdb.NewCondition("next_cfg", ovsdb.ConditionGreaterThanOrEqual, 0)} // the one row: the library leaves an empty list out
@@ -70,18 +70,18 @@ func (p *OVSPorts) unplug(ctx context.Context, name, sandbox string, remove ovsd
 	}
 	results, err := p.client.Transact(ctx, ops...)
 	if err != nil {
-		return fmt.Errorf("OVS database: %w", err)
+		return nil, fmt.Errorf("OVS database: %w", err)
 	}
 	if err := checked(results, ops); err != nil {
 		if row, gone := p.row(ctx, name); gone != nil || row.ExternalIDs[keySandbox] != sandbox {
-			return ignoreNotFound(gone) // it has become another's meanwhile
+			return nil, ignoreNotFound(gone) // it has become another's meanwhile
 		}
-		return err
+		return nil, err
 	}
 	if rows := results[len(results)-1].Rows; len(rows) > 0 {
-		p.waitRead(ctx, rows[0]["next_cfg"])
+		return func(ctx context.Context) { p.waitRead(ctx, rows[0]["next_cfg"]) }, nil
 	}
-	return nil
+	return nil, nil
 }
 
 // waitRead waits until vswitchd has read what was written with a next_cfg.

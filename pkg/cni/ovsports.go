@@ -146,9 +146,18 @@ func (p *OVSPorts) Finish(ctx context.Context, name string) error {
 
 // Remove implements Ports.
 func (p *OVSPorts) Remove(ctx context.Context, name, sandbox string) error {
+	settled, err := p.Withdraw(ctx, name, sandbox)
+	if settled != nil {
+		settled(ctx)
+	}
+	return err
+}
+
+// Withdraw implements Ports.
+func (p *OVSPorts) Withdraw(ctx context.Context, name, sandbox string) (settled func(context.Context), err error) {
 	row, err := p.row(ctx, name)
 	if sandbox != "" && (err != nil || row.ExternalIDs[keySandbox] != sandbox) {
-		return ignoreNotFound(err)
+		return nil, ignoreNotFound(err)
 	}
 	uuids := []string{portUUID(name)}
 	// A port of ours under another UUID: of another release, or restored by hand.
@@ -158,7 +167,7 @@ func (p *OVSPorts) Remove(ctx context.Context, name, sandbox string) error {
 	}
 	remove := p.bridgePorts(ovsdb.MutateOperationDelete, uuids...)
 	if err != nil || row.ExternalIDs[keyDevice] == "" {
-		return p.transact(ctx, remove)
+		return nil, p.transact(ctx, remove)
 	}
 	return p.unplug(ctx, name, sandbox, remove)
 }

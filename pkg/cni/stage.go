@@ -61,7 +61,7 @@ func advice(stage, device string) string {
 	case StageChooseDevice:
 		return "look at the pod's requests and the definition's annotation k8s.v1.cni.cncf.io/resourceName, and at kubectl get devicepools"
 	case StageTakeDevice, StageRaiseDevice, StageCommitDevice, StageReturnDevice:
-		return "look at " + show + " on the node, at the kernel's log for what the driver says, and at the device's record in /var/lib/portolan/devices"
+		return "look at " + show + " on the node, at the kernel's log for what the driver says, and at the device's record in /run/portolan/devices"
 	case StageFlush:
 		return "look at ovs-vswitchd in the ovs-node pod: ovs-appctl dpctl/dump-conntrack; the address is not given again before its connections are gone"
 	case StageConfigure, StageAnnounce, StageVerify:

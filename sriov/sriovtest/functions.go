@@ -231,6 +231,15 @@ func (k *Kernel) Reset(id, name string) {
 	k.m.tb.Errorf("there is no network device of %s", id)
 }
 
+// Intrude gives a sandbox a device of its own.
+func (k *Kernel) Intrude(path, name string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	s := k.paths[path]
+	s.links[k.next] = &link{Link: sriov.Link{Index: k.next, Name: name, MTU: 1500, MAC: noMAC}, in: s}
+	k.next++
+}
+
 // DropLink takes a device of the node away.
 func (k *Kernel) DropLink(name string) {
 	k.mu.Lock()

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -203,6 +202,11 @@ func (k *Kernel) done(op string, err error) error {
 // begin begins a call, which may be made to fail.
 func (k *Kernel) begin(op string) error {
 	k.mu.Lock()
+	return k.fail(op)
+}
+
+// fail is the error that a call, or a part of one, is to have; k.mu is held.
+func (k *Kernel) fail(op string) error {
 	if f := k.fails[op]; f != nil && f.times != 0 {
 		f.times--
 		return f.err
@@ -430,7 +434,7 @@ func (k *Kernel) change(op string, ns sriov.Namespace, index int, f func(l *link
 	err := k.begin(op)
 	if err == nil {
 		if l := spaceOf(ns).links[index]; l != nil {
-			if err = f(l); err == nil && spaceOf(ns) == k.host {
+			if err = f(l); spaceOf(ns) == k.host {
 				k.refresh(l)
 			}
 		} else {
@@ -447,22 +451,6 @@ func (k *Kernel) SetUp(ns sriov.Namespace, index int, up bool) error {
 			l.MAC = l.pf.vfs[l.vf].MAC // it begins anew, and asks the PF
 		}
 		l.Up = up
-		return nil
-	})
-}
-
-// Rename implements sriov.Kernel.
-func (k *Kernel) Rename(ns sriov.Namespace, index int, name string) error {
-	return k.change("Rename", ns, index, func(l *link) error {
-		switch {
-		case l.Up:
-			return unix.EBUSY
-		case k.taken(l.in, name, nil):
-			return unix.EEXIST
-		case len(name) >= unix.IFNAMSIZ:
-			return unix.EINVAL
-		}
-		l.Name = name
 		return nil
 	})
 }
@@ -489,42 +477,13 @@ func (k *Kernel) DelAltName(ns sriov.Namespace, index int, name string) error {
 	})
 }
 
-// SetAlias implements sriov.Kernel.
-func (k *Kernel) SetAlias(ns sriov.Namespace, index int, alias string) error {
-	return k.change("SetAlias", ns, index, func(l *link) error { l.Alias = alias; return nil })
-}
-
-// SetMAC implements sriov.Kernel. Drivers but Mellanox's let a function that is not
-// trusted have no other MAC than the PF has given it.
-func (k *Kernel) SetMAC(ns sriov.Namespace, index int, mac net.HardwareAddr) error {
-	return k.change("SetMAC", ns, index, func(l *link) error {
-		if l.Up {
-			return unix.EBUSY
-		}
-		if l.pf != nil && l.pf.driver != "mlx5_core" {
-			v := l.pf.vfs[l.vf]
-			if v.MAC != noMAC && (v.MAC != mac.String() || l.pf.driver == "igb") && v.Trust != "on" {
-				return unix.EADDRNOTAVAIL
-			}
-		}
-		l.MAC = mac.String()
-		return nil
-	})
-}
-
-// SetMTU implements sriov.Kernel.
-func (k *Kernel) SetMTU(ns sriov.Namespace, index int, mtu int) error {
-	return k.change("SetMTU", ns, index, func(l *link) error {
-		if mtu < 68 || l.pf != nil && mtu > 9000 {
-			return unix.EINVAL
-		}
-		l.MTU = mtu
-		return nil
-	})
+// Set implements sriov.Kernel.
+func (k *Kernel) Set(ns sriov.Namespace, index int, c sriov.Change) error {
+	return k.change("Set", ns, index, func(l *link) error { return k.set(l, c) })
 }
 
 // Move implements sriov.Kernel.
-func (k *Kernel) Move(from sriov.Namespace, index int, to sriov.Namespace) error {
+func (k *Kernel) Move(from sriov.Namespace, index int, to sriov.Namespace, c sriov.Change) error {
 	if err := k.begin("Move"); err != nil {
 		return k.done("Move", err)
 	}
@@ -535,17 +494,22 @@ func (k *Kernel) Move(from sriov.Namespace, index int, to sriov.Namespace) error
 	case target.gone:
 		return k.done("Move", unix.EINVAL)
 	}
-	for _, name := range append([]string{l.Name}, l.AltNames...) {
-		if k.taken(target, name, nil) {
+	name := l.Name
+	if k.taken(target, name, nil) {
+		name = c.Name // the kernel takes the new one then
+	}
+	for _, name := range append([]string{name}, l.AltNames...) {
+		if name == "" || k.taken(target, name, nil) {
 			return k.done("Move", unix.EEXIST)
 		}
 	}
 	delete(l.in.links, index)
-	l.in, l.Up = target, false
+	l.in, l.Up, l.Name = target, false, name
 	k.index(l)
 	target.links[l.Index] = l
+	err := k.set(l, c)
 	k.refresh(l)
-	return k.done("Move", nil)
+	return k.done("Move", err)
 }
 
 // Mute implements sriov.Kernel.

@@ -30,11 +30,6 @@ func (s Stepped) SetUp(ns sriov.Namespace, index int, up bool) error {
 	return s.done("SetUp", s.Kernel.SetUp(ns, index, up))
 }
 
-// Rename implements sriov.Kernel.
-func (s Stepped) Rename(ns sriov.Namespace, index int, name string) error {
-	return s.done("Rename", s.Kernel.Rename(ns, index, name))
-}
-
 // AddAltName implements sriov.Kernel.
 func (s Stepped) AddAltName(ns sriov.Namespace, index int, name string) error {
 	return s.done("AddAltName", s.Kernel.AddAltName(ns, index, name))
@@ -45,24 +40,14 @@ func (s Stepped) DelAltName(ns sriov.Namespace, index int, name string) error {
 	return s.done("DelAltName", s.Kernel.DelAltName(ns, index, name))
 }
 
-// SetAlias implements sriov.Kernel.
-func (s Stepped) SetAlias(ns sriov.Namespace, index int, alias string) error {
-	return s.done("SetAlias", s.Kernel.SetAlias(ns, index, alias))
-}
-
-// SetMAC implements sriov.Kernel.
-func (s Stepped) SetMAC(ns sriov.Namespace, index int, mac net.HardwareAddr) error {
-	return s.done("SetMAC", s.Kernel.SetMAC(ns, index, mac))
-}
-
-// SetMTU implements sriov.Kernel.
-func (s Stepped) SetMTU(ns sriov.Namespace, index int, mtu int) error {
-	return s.done("SetMTU", s.Kernel.SetMTU(ns, index, mtu))
+// Set implements sriov.Kernel.
+func (s Stepped) Set(ns sriov.Namespace, index int, c sriov.Change) error {
+	return s.done("Set", s.Kernel.Set(ns, index, c))
 }
 
 // Move implements sriov.Kernel.
-func (s Stepped) Move(from sriov.Namespace, index int, to sriov.Namespace) error {
-	return s.done("Move", s.Kernel.Move(from, index, to))
+func (s Stepped) Move(from sriov.Namespace, index int, to sriov.Namespace, c sriov.Change) error {
+	return s.done("Move", s.Kernel.Move(from, index, to, c))
 }
 
 // Mute implements sriov.Kernel.

@@ -57,18 +57,18 @@ func (s *Switch) Plug(_ context.Context, representor string, p sriov.Plugged) er
 }
 
 // Unplug implements sriov.Switch.
-func (s *Switch) Unplug(_ context.Context, representor string, o sriov.Owner) error {
+func (s *Switch) Unplug(_ context.Context, representor string, o sriov.Owner) (settled func(context.Context), err error) {
 	s.mu.Lock()
 	if err := s.fails["Unplug"]; err != nil {
 		s.mu.Unlock()
-		return err
+		return nil, err
 	}
 	if had, ok := s.ports[representor]; ok && had.Owner.Sandbox == o.Sandbox && had.Owner.IfName == o.IfName {
 		delete(s.ports, representor)
 	}
 	s.mu.Unlock()
 	s.done("Unplug")
-	return nil
+	return func(context.Context) { s.done("settled") }, nil
 }
 
 // WaitInstalled implements sriov.Switch.

@@ -131,7 +131,7 @@ func (r *round) setMTU(mtu int, ends ...string) error {
 	for _, name := range ends {
 		l, err := r.config.Kernel.Link(host, name)
 		if err == nil && l.MTU != mtu {
-			err = r.config.Kernel.SetMTU(host, l.Index, mtu)
+			err = r.config.Kernel.Set(host, l.Index, sriov.Change{MTU: mtu})
 		}
 		if err != nil && !errors.Is(err, sriov.ErrNoLink) {
 			return fmt.Errorf("setting the MTU of %s to %d: %w", name, mtu, err)

@@ -105,7 +105,7 @@ func TestRealSoftPool(t *testing.T) {
 	}
 	l, err := w.config.Kernel.Link(w.config.Kernel.Host(), function)
 	if err == nil {
-		err = w.config.Kernel.Move(w.config.Kernel.Host(), l.Index, ns)
+		err = w.config.Kernel.Move(w.config.Kernel.Host(), l.Index, ns, sriov.Change{})
 	}
 	if err != nil {
 		t.Fatal(err)

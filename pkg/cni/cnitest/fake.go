@@ -79,6 +79,11 @@ func (p *Ports) Finish(_ context.Context, name string) error {
 	return p.fail
 }
 
+// Withdraw implements cni.Ports.
+func (p *Ports) Withdraw(ctx context.Context, name, sandbox string) (settled func(context.Context), err error) {
+	return nil, p.Remove(ctx, name, sandbox)
+}
+
 // Remove implements cni.Ports.
 func (p *Ports) Remove(_ context.Context, name, sandbox string) error {
 	p.mu.Lock()
