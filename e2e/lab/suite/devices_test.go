@@ -117,7 +117,7 @@ func several(t *testing.T) {
 			t.Fatalf("pod %s is on %v, want %v", name, on, want)
 		}
 		ids := allocatedTo(t, p.pod, suiteVariable)
-		if have := interfaceDevices(t, p); !slices.Equal(have, ids) {
+		if have := interfaceDevices(t, p); !slices.Equal(ordered(t, have), ids) {
 			t.Errorf("pod %s was given %v, and its interfaces are %v: want these, in order", name, ids, have)
 		}
 	}
@@ -140,21 +140,32 @@ func several(t *testing.T) {
 	atHome(t, "ovn-worker2", 4)
 }
 
-// required has a pod that takes hardware or nothing.
+// required has pods on a network that takes hardware or nothing: one whose device is soft,
+// and one that requests none. Each is refused by an Event that names the definition, what
+// was found, and what to do.
 func required(t *testing.T) {
 	apply(t, deviceDefinition("strict", suiteResource, `"topology":"layer2","subnets":"10.197.0.0/24","offload":"require"`)+
-		devicePod("strict", "ovn-worker", "strict", suiteResource, 1))
-	err := inTime(60*time.Second, func() error {
-		if says := eventsOf(t, namespace, "Pod", "strict"); !strings.Contains(says, `"offload": "require"`) {
-			return fmt.Errorf("no Event says that hardware is required: %q", says)
+		devicePod("strict", "ovn-worker", "strict", suiteResource, 1)+attachedPod("none", "ovn-worker", "strict"))
+	for name, found := range map[string]string{"strict": "device soft-suite-", "none": "requests none of it"} {
+		says := ""
+		err := inTime(60*time.Second, func() error {
+			says = strings.ReplaceAll(eventsOf(t, namespace, "Pod", name), `\`, "") // Multus quotes what it passes on
+			for _, part := range []string{"definition " + namespace + "/strict", `"offload": "require"`, found, `write "prefer"`} {
+				if !strings.Contains(says, part) {
+					return fmt.Errorf("no Event of pod %s says %q: %s", name, part, says)
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Error(err)
 		}
-		return nil
-	})
-	if err != nil {
-		t.Error(err)
+		if phase := kubectl(t, "-n", namespace, "get", "pod", name, "-o", "jsonpath={.status.phase}"); phase != "Pending" {
+			t.Errorf("pod %s is %s, want Pending", name, phase)
+		}
 	}
-	if phase := kubectl(t, "-n", namespace, "get", "pod", "strict", "-o", "jsonpath={.status.phase}"); phase != "Pending" {
-		t.Errorf("the pod is %s, want Pending", phase)
+	if ports := devicePorts(t, "ovn-worker"); len(ports) > 0 {
+		t.Errorf("a pod was refused, and has %v", ports)
 	}
-	kubectl(t, "-n", namespace, "delete", "pod", "strict", "--wait=true", "--timeout=60s")
+	kubectl(t, "-n", namespace, "delete", "pod", "strict", "none", "--wait=true", "--timeout=60s")
 }

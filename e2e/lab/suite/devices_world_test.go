@@ -308,6 +308,16 @@ func interfaceDevices(t *testing.T, p netPod) []string {
 	return out
 }
 
+// ordered are a pod's devices as they are to be compared with those that it was given, sorted:
+// Multus takes them in the order in which the kubelet lists them, which is any.
+func ordered(t *testing.T, ids []string) []string {
+	t.Helper()
+	if layout(t).Multus != "" {
+		return slices.Sorted(slices.Values(ids))
+	}
+	return ids
+}
+
 // hole is longer than what a busy machine makes by itself, where a socket of vswitchd's
 // overflows now and then (the fault suite counts beside a bare bridge).
 const hole = 200 * time.Millisecond
