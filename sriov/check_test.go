@@ -108,3 +108,51 @@ func TestReleaseSays(t *testing.T) {
 		})
 	}
 }
+
+// TestUpOnlyInTheSwitch: a representor is up only while it is a port: before and after, its
+// function's packets would come to the node, or to whom had it before.
+func TestUpOnlyInTheSwitch(t *testing.T) {
+	w := newWorld(t, "connectx-6")
+	var seen []string
+	w.after = func(op string) {
+		if op != "Plug" && op != "Unplug" {
+			return
+		}
+		port, err := w.kernel.Link(w.kernel.Host(), "ens1f0np0_0")
+		if err != nil {
+			t.Error(err)
+		}
+		if seen = append(seen, op); port.Up {
+			t.Errorf("at %s the representor is up", op)
+		}
+	}
+	a := w.wish("0000:3b:00.2", "pod")
+	w.attach(a)
+	if port, err := w.kernel.Link(w.kernel.Host(), "ens1f0np0_0"); err != nil || !port.Up {
+		t.Errorf("attached: %+v, %v", port, err)
+	}
+	w.release(a)
+	if strings.Join(seen, " ") != "Plug Unplug" {
+		t.Errorf("the switch was told %q", seen)
+	}
+}
+
+// TestMendRaises: a representor that somebody takes down under a pod is brought up.
+func TestMendRaises(t *testing.T) {
+	w := newWorld(t, "connectx-6")
+	a := w.wish("0000:3b:00.2", "pod")
+	w.attach(a)
+	port, err := w.kernel.Link(w.kernel.Host(), "ens1f0np0_0")
+	if err == nil {
+		err = w.kernel.SetUp(w.kernel.Host(), port.Index, false)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if done, err := w.keeper.Mend(context.Background(), a.Device, a.Owner); err != nil || done == nil {
+		t.Errorf("mended %+v, %v", done, err)
+	}
+	if err := w.keeper.Check(context.Background(), a.Device, a.Owner); err != nil {
+		t.Error(err)
+	}
+}

@@ -73,6 +73,9 @@ func (d *devices) Choose(_ context.Context, w cni.DeviceWish) (cni.Choice, error
 // Trusts implements cni.Devices.
 func (d *devices) Trusts(string, string) bool { return false }
 
+// Given implements cni.Devices.
+func (d *devices) Given(context.Context, cni.Pod) string { return "no device" }
+
 // softPair is a soft device that one contender alone is given.
 type softPair struct{ id, netdev, representor string }
 

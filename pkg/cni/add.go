@@ -439,14 +439,11 @@ func (i *iface) endpoint(netns string) Endpoint {
 }
 
 func (a *Agent) result(i *iface, r *Request) *Result {
-	out := &Result{
+	return &Result{
 		Host:      ResultInterface{Name: i.port.Name, MTU: i.network.MTU},
+		Pod:       ResultInterface{Name: i.port.IfName, MAC: i.grant.MAC.String(), MTU: i.network.MTU, Sandbox: r.Netns, PCI: i.function.pci()},
 		Addresses: i.grant.Addresses, Gateways: i.grant.Gateways, Routes: i.grant.Routes,
 	}
-	if i.function.netdev() {
-		out.Pod = ResultInterface{Name: i.port.IfName, MAC: i.grant.MAC.String(), MTU: i.network.MTU, Sandbox: r.Netns, PCI: i.function.pci()}
-	}
-	return out
 }
 
 // verify reports what an attached interface lacks, but for OVN's flows.

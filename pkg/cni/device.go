@@ -14,6 +14,9 @@ type Devices interface {
 	// Trusts reports whether a definition of a namespace may have trust on, and spoof check
 	// off, for a device.
 	Trusts(device, namespace string) bool
+	// Given is what devices the kubelet has given a pod, for people: "0000:03:00.2 of
+	// portolan.io/fast", "no device", or why that is not known.
+	Given(ctx context.Context, p Pod) string
 }
 
 // DeviceWish is what is known of an interface when its device is chosen.

@@ -58,6 +58,10 @@ func (c *choices) Choose(_ context.Context, w cni.DeviceWish) (cni.Choice, error
 
 func (c *choices) Trusts(_, namespace string) bool { return namespace == c.trusted }
 
+func (c *choices) Given(_ context.Context, p cni.Pod) string {
+	return "the kubelet has given it 0000:02:10.0 of example.org/vf"
+}
+
 func newNICs(t *testing.T, shape string) *nics {
 	t.Helper()
 	return newNICsOf(t, sriovtest.Shapes()[shape])
@@ -191,7 +195,8 @@ func TestDeviceRefused(t *testing.T) {
 	}
 }
 
-// TestDeviceOfAProgram: a function that a program drives has a port, and no interface.
+// TestDeviceOfAProgram: a function that a program drives has a port, and no network device;
+// the result names it all the same, or network-status would lose it.
 func TestDeviceOfAProgram(t *testing.T) {
 	const vf = "0000:3b:00.2"
 	list := sriovtest.Shapes()["connectx-6"]
@@ -203,8 +208,12 @@ func TestDeviceOfAProgram(t *testing.T) {
 	n.must(t, nativeOf(wire.Add, "one"))
 	n.must(t, nativeOf(wire.Check, "one"))
 	r := n.status[1].Result
-	if len(r.Interfaces) != 1 || r.Interfaces[0].Sandbox != "" || len(r.IPs) != 1 || r.IPs[0].Interface != nil {
+	if len(r.Interfaces) != 2 || r.Interfaces[1].Name != "net1" || r.Interfaces[1].Sandbox == "" || r.Interfaces[1].Mac == "" || r.Interfaces[1].PciID != vf ||
+		len(r.IPs) != 1 || *r.IPs[0].Interface != 1 {
 		t.Errorf("result %+v, addresses %+v", r.Interfaces, r.IPs)
+	}
+	if s := multus.StatusOf("shop/red", r, nil); s.Interface != "net1" || s.MAC == "" || len(s.IPs) != 1 {
+		t.Errorf("network-status %+v", s)
 	}
 	if d := n.status[1].Device; d == nil || d.PCI.Address != vf {
 		t.Errorf("device-info %+v", d)
@@ -362,7 +371,7 @@ func TestTypeSRIOV(t *testing.T) {
 func TestTypeSRIOVRefuses(t *testing.T) {
 	const vf = `,"deviceID":"0000:02:10.0"`
 	for _, c := range []struct{ name, shape, fields, want string }{
-		{"no device", "igb", ``, "no device is given"},
+		{"no device", "igb", ``, "network wire of type sriov: no device is given for pod shop/web: the kubelet has given it 0000:02:10.0 of example.org/vf; annotate the definition"},
 		{"vlan", "igb", vf + `,"vlan":5000`, "vlan is 5000"},
 		{"mac", "igb", vf + `,"runtimeConfig":{"mac":"zz"}`, `mac is "zz"`},
 		{"trust", "igb", vf + `,"trust":"on"`, "trust of network wire would let the pod speak in the name of others, and namespace shop is not trusted"},
@@ -397,6 +406,37 @@ func TestTypeSRIOVRefuses(t *testing.T) {
 		t.Errorf("%+v, %v", vfs[0], err)
 	}
 	n.must(t, sriovCall(wire.Del, "one", vf))
+	n.home(t)
+}
+
+// TestTypeSRIOVAlways: STATUS and GC of CNI 1.1 are answered; a DEL gives the function back
+// whole though its IPAM plugin fails, which is tried again and ends, and though the namespace
+// has gone and is not named.
+func TestTypeSRIOVAlways(t *testing.T) {
+	const fields = `,"deviceID":"0000:02:10.0","vlan":100,"mac":"02:00:00:00:00:07","ipam":{"type":"host-local"}`
+	n := newNICs(t, "igb")
+	n.must(t, sriovCall(wire.Status, "", ""))
+	n.must(t, sriovCall(wire.Add, "one", fields))
+	gc := sriovCall(wire.GC, "", `,"cni.dev/valid-attachments":[]`)
+	n.must(t, gc)
+	n.must(t, sriovCall(wire.Check, "one", fields))
+	n.plugins.FailAt("net1")
+	n.refused(t, sriovCall(wire.Del, "one", fields), wire.CodeFailed, "failed as asked")
+	n.home(t)
+	n.refused(t, sriovCall(wire.Del, "one", fields), wire.CodeFailed, "failed as asked")
+	n.plugins.FailAt("")
+	n.must(t, sriovCall(wire.Del, "one", fields))
+	if list, err := n.plugins.List(); err != nil || len(list) != 0 {
+		t.Errorf("IPAM keeps %+v, %v", list, err)
+	}
+
+	n.must(t, sriovCall(wire.Add, "two", fields))
+	n.kernel.End("/run/netns/two")
+	n.links.End("/run/netns/two")
+	del := sriovCall(wire.Del, "two", fields)
+	del.Netns = ""
+	n.must(t, del)
+	n.kernel.Sandbox("/run/netns/two")
 	n.home(t)
 }
 

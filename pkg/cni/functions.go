@@ -68,6 +68,9 @@ func (a *Agent) physical(ctx context.Context, t *trace, r *Request) (json.RawMes
 		if err := c.read(); err != nil {
 			return nil, err
 		}
+		if c.device() == "" {
+			return nil, a.noDevice(ctx, c)
+		}
 		return a.addFunction(ctx, t, c)
 	case wire.Check:
 		return nil, a.checkFunction(ctx, t, c)
@@ -90,10 +93,17 @@ func (c *functionCall) read() error {
 			return wire.Errorf(wire.CodeConfig, "network %s of type sriov: %v", c.Config.Name, err)
 		}
 	}
-	if c.device() == "" {
-		return wire.Errorf(wire.CodeConfig, "network %s of type sriov: no device is given: annotate the definition with k8s.v1.cni.cncf.io/resourceName, and request that resource in the pod", c.Config.Name)
-	}
 	return nil
+}
+
+// noDevice is of a call that names none: its definition, or its pod, says no resource.
+func (a *Agent) noDevice(ctx context.Context, c *functionCall) error {
+	has := "this node gives no devices"
+	if a.config.Devices != nil {
+		has = a.config.Devices.Given(ctx, c.pod)
+	}
+	return wire.Errorf(wire.CodeConfig, "network %s of type sriov: no device is given for pod %s: %s; annotate the definition with k8s.v1.cni.cncf.io/resourceName, and request that resource in the pod's containers",
+		c.Config.Name, c.pod, has)
 }
 
 func (c *functionCall) device() string { return cmp.Or(c.Config.device(), c.conf.PCIBusID) }

@@ -67,6 +67,8 @@ func (c chosen) Choose(_ context.Context, w cni.DeviceWish) (cni.Choice, error) 
 // Trusts implements cni.Devices.
 func (chosen) Trusts(string, string) bool { return false }
 
+func (chosen) Given(context.Context, cni.Pod) string { return "no device" }
+
 // softDevices makes pairs that play functions, as a DevicePool does, and looks at the end
 // whether they are as they were.
 func softDevices(t *testing.T, labels ...string) {

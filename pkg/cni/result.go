@@ -11,8 +11,10 @@ import (
 
 // Result is what a successful ADD says; it is rendered in the version asked for.
 type Result struct {
-	Host      ResultInterface // the node's end
-	Pod       ResultInterface // zero: a program drives the function, and there is no interface
+	Host ResultInterface // the node's end
+	// Pod is the sandbox's end, also of a function that a program drives: of what has no
+	// interface here network-status would have no MAC, and with Multus no entry.
+	Pod       ResultInterface
 	Addresses []netip.Prefix
 	Gateways  []netip.Addr
 	Routes    []Route
@@ -51,13 +53,8 @@ func (r *Result) Encode(version string) ([]byte, error) {
 		IPs        []resultIP        `json:"ips"`
 		Routes     []resultRoute     `json:"routes,omitempty"`
 		DNS        struct{}          `json:"dns"`
-	}{CNIVersion: version, Interfaces: []ResultInterface{r.Host}}
-	var index *int
-	if r.Pod.Name != "" {
-		out.Interfaces = append(out.Interfaces, r.Pod)
-		index = new(int)
-		*index = len(out.Interfaces) - 1
-	}
+	}{CNIVersion: version, Interfaces: []ResultInterface{r.Host, r.Pod}}
+	pod := len(out.Interfaces) - 1
 	if version == "" {
 		out.CNIVersion = DefaultVersion
 	}
@@ -67,7 +64,7 @@ func (r *Result) Encode(version string) ([]byte, error) {
 		}
 	}
 	for _, a := range r.Addresses {
-		ip := resultIP{Address: a, Interface: index}
+		ip := resultIP{Address: a, Interface: &pod}
 		if strings.HasPrefix(out.CNIVersion, "0.") {
 			ip.Version = "6"
 			if a.Addr().Is4() {

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -271,5 +273,79 @@ func TestKernelWrites(t *testing.T) {
 	}
 	if err := k.SetUp(""); err == nil {
 		t.Error("a PF without network device was brought up")
+	}
+}
+
+// late has functions whose representors come a while after the driver has said that it is
+// done, or never.
+type late struct {
+	*nictest.Machine
+	nic   sriovtest.NIC
+	dir   string        // of the NIC
+	after time.Duration // 0: never
+	rest  sync.WaitGroup
+}
+
+// SetVFs implements nic.Machine.
+func (l *late) SetVFs(bus, pf string, n int) error {
+	if err := l.Machine.SetVFs(bus, pf, n); err != nil || n == 0 {
+		return err
+	}
+	ports, err := l.Devlink.Ports()
+	if err != nil {
+		return err
+	}
+	ports = slices.DeleteFunc(ports, func(p sriov.Port) bool { return p.Flavour != sriov.PCIVF || p.Device != pf })
+	for _, p := range ports {
+		l.Devlink.Delete(p.Netdev)
+		l.Drop(p.Netdev)
+	}
+	if l.after == 0 {
+		return nil
+	}
+	l.rest.Go(func() {
+		<-time.After(l.after)
+		for _, p := range ports {
+			p.IfIndex = l.Add(sriovtest.Netdev{Name: p.Netdev, Device: l.dir, MTU: 1500, PortName: fmt.Sprintf("pf0vf%d", p.VF), SwitchID: l.nic.SwitchID})
+			l.Devlink.Set(p)
+		}
+	})
+	return nil
+}
+
+// TestFunctionsComeLate: what functions need is waited for, and no step comes before; what
+// never comes ends the wait, and says what is missing.
+func TestFunctionsComeLate(t *testing.T) {
+	for name, after := range map[string]time.Duration{"late": 200 * time.Millisecond, "never": 0} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := shape("connectx-6", 0, sriov.Switchdev)
+			m := &late{Machine: nictest.New(sriovtest.NewTree(t), n), nic: n, after: after}
+			dir, err := filepath.EvalSymlinks(filepath.Join(m.Root, "bus/pci/devices", connectx))
+			if err != nil {
+				t.Fatal(err)
+			}
+			m.dir = strings.TrimPrefix(dir, m.Root+"/")
+			defer m.rest.Wait()
+			patience := time.Minute
+			if after == 0 {
+				patience = 100 * time.Millisecond
+			}
+			c := nic.New(nic.Config{Inventory: m.Inventory(), Machine: m, Patience: patience})
+			err = c.Apply(t.Context(), "pci", connectx, nic.Wanted{VFs: 2}, nil)
+			if after == 0 {
+				if err == nil || !strings.Contains(err.Error(), "it has not come in time: VF") || !strings.Contains(err.Error(), "has no representor") {
+					t.Errorf("error %v", err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			done := strings.Join(m.Done(), "; ")
+			if !strings.HasPrefix(done, "0000:3b:00.0: 2 VFs; ") || !strings.Contains(done, "ens1f0np0_0: hw-tc-offload") || !strings.Contains(done, "ens1f0np0_1: hw-tc-offload") {
+				t.Errorf("it has done %s", done)
+			}
+		})
 	}
 }

@@ -252,6 +252,18 @@ func (d *Devices) hardware(dev sriov.Device) error {
 	return nil
 }
 
+// Given implements cni.Devices.
+func (d *Devices) Given(ctx context.Context, p cni.Pod) string {
+	if d.kubelet == nil {
+		return "there is no kubelet that gives it any"
+	}
+	list, err := d.kubelet.Of(ctx, p.Namespace, p.Name)
+	if err != nil {
+		return "what the kubelet has given it is not known: " + err.Error()
+	}
+	return "the kubelet has given it " + given(list)
+}
+
 // errOff is of a feature that is off.
 var errOff = errors.New("nothing is handed to the NIC")
 

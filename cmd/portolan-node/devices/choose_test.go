@@ -121,6 +121,12 @@ func TestPairs(t *testing.T) {
 		!strings.Contains(err.Error(), "ns/a: soft-a-3") {
 		t.Errorf("the third gets %+v, %v", c, err)
 	}
+	// A named device that another interface of the pod has, as Multus names one for two.
+	in = wish("ns/b", fast, multus.OffloadPrefer, "soft-a-3")
+	in.Has = map[string]string{"default": "soft-a-3"}
+	if _, err := w.d.Choose(t.Context(), in); err == nil || !strings.Contains(err.Error(), "device soft-a-3 is that of the pod's interface on default already") {
+		t.Errorf("one device for two: %v", err)
+	}
 	w.kubelet.Twin("ns", "p", fast, "soft-a-0")
 	if _, err := w.d.Choose(t.Context(), wish("ns/a", fast, multus.OffloadPrefer, "")); !pending(err) {
 		t.Errorf("with two pods of the name: %v", err)
