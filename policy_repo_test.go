@@ -2,9 +2,11 @@ package portolan_test
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -109,6 +111,41 @@ func repoPath(s string) bool {
 		return true
 	}
 	return false
+}
+
+var (
+	testName = regexp.MustCompile(`\bTest[A-Z]\w*`)
+	testFunc = regexp.MustCompile(`(?m)^func (Test[A-Z]\w*)\(`)
+)
+
+// TestErrorsNameTheirTests: docs/errors.md says of each message which test proves it. A name
+// may be the beginning of several.
+func TestErrorsNameTheirTests(t *testing.T) {
+	var have []string
+	err := filepath.WalkDir(".", func(path string, _ fs.DirEntry, err error) error {
+		if err == nil && strings.HasSuffix(path, "_test.go") {
+			for _, m := range testFunc.FindAllStringSubmatch(read(t, path), -1) {
+				have = append(have, m[1])
+			}
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(have)
+	there := func(name string) bool {
+		i, _ := slices.BinarySearch(have, name)
+		return i < len(have) && strings.HasPrefix(have[i], name)
+	}
+	for _, name := range testName.FindAllString(read(t, "docs/errors.md"), -1) {
+		if !there(name) {
+			t.Errorf("docs/errors.md names %s, and there is no such test", name)
+		}
+	}
+	if there("TestNobodyHasWrittenThis") || !there("TestErrorsNameTheirTests") {
+		t.Error("tests are not found by their names")
+	}
 }
 
 var relativeLink = regexp.MustCompile(`\]\(([^)#:\s]+)(#[^)]*)?\)`)
