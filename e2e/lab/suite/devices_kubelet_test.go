@@ -2,7 +2,6 @@ package suite
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -110,32 +109,4 @@ func kubeletSocket(host string) (string, error) {
 		return "", err
 	}
 	return info.ModTime().String(), nil
-}
-
-// recordedSandboxes are who has a node's devices by the agent's records, by device.
-func recordedSandboxes(host string) (map[string]string, error) {
-	pid, err := node.InitPID(host)
-	if err != nil {
-		return nil, err
-	}
-	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/root/var/lib/portolan/devices/*.json", pid))
-	out := map[string]string{}
-	for _, f := range files {
-		text, err := os.ReadFile(f)
-		if os.IsNotExist(err) {
-			continue
-		}
-		var r struct {
-			Device string
-			Owner  struct{ Sandbox string }
-		}
-		if err == nil {
-			err = json.Unmarshal(text, &r)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", f, err)
-		}
-		out[r.Device] = r.Owner.Sandbox
-	}
-	return out, err
 }
