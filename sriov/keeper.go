@@ -102,27 +102,12 @@ func NewKeeper(c KeeperConfig) (*Keeper, error) {
 	if err != nil {
 		return nil, fmt.Errorf("which boot of the machine this is: %w", err)
 	}
-	return &Keeper{config: c, kernel: c.Kernel, journal: journal{c.Dir, c.AtStep}, log: c.Log, boot: boot,
+	return &Keeper{config: c, kernel: c.Kernel, journal: journal{c.Dir, c.AtStep, &seen{}}, log: c.Log, boot: boot,
 		locks: &locks{dir: c.Dir, turns: map[string]*turn{}}}, nil
 }
 
 // Records lists the devices that somebody has, or that are on their way.
-func (k *Keeper) Records() ([]Record, error) {
-	ids, err := k.journal.list()
-	if err != nil {
-		return nil, err
-	}
-	var out []Record
-	var errs []error
-	for _, id := range ids {
-		r, err := k.journal.read(id)
-		errs = append(errs, err)
-		if r != nil {
-			out = append(out, *r)
-		}
-	}
-	return out, errors.Join(errs...)
-}
+func (k *Keeper) Records() ([]Record, error) { return k.journal.all() }
 
 // Attach gives a device to an owner, whole: it returns when packets go their way, or
 // when what had been done is undone. The sandbox's end is up and has no address. To

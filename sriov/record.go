@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/portolan-cni/portolan/pkg/durable"
 )
@@ -63,6 +64,55 @@ const recordVersion = 1
 type journal struct {
 	dir    string
 	atStep func(string)
+	seen   *seen
+}
+
+// seen are records as they were listed last, each with the file that it was read from: one
+// that is replaced is another file.
+type seen struct {
+	mu      sync.Mutex // guards records
+	records map[string]seenRecord
+}
+
+type seenRecord struct {
+	file   fs.FileInfo
+	record Record
+}
+
+// all reads the records there are, and of those only what is news. Errors are of single
+// records, and say nothing of the others.
+func (j journal) all() ([]Record, error) {
+	entries, err := os.ReadDir(j.dir)
+	if err != nil {
+		return nil, fmt.Errorf("records of devices: %w", err)
+	}
+	j.seen.mu.Lock()
+	defer j.seen.mu.Unlock()
+	now := make(map[string]seenRecord, len(j.seen.records))
+	var out []Record
+	var errs []error
+	for _, e := range entries { // in their order
+		id, ok := strings.CutSuffix(e.Name(), ".json")
+		if !ok {
+			continue
+		}
+		file, err := e.Info()
+		if err != nil {
+			continue // it has gone
+		}
+		was, known := j.seen.records[id]
+		if !known || !os.SameFile(was.file, file) || !was.file.ModTime().Equal(file.ModTime()) {
+			r, err := j.read(id)
+			if errs = append(errs, err); r == nil {
+				continue
+			}
+			was = seenRecord{file, *r}
+		}
+		now[id] = was
+		out = append(out, was.record)
+	}
+	j.seen.records = now
+	return out, errors.Join(errs...)
 }
 
 func (j journal) path(id string) string { return filepath.Join(j.dir, id+".json") }
