@@ -317,12 +317,7 @@ func (a *Agent) undo(ctx context.Context, t *trace, e *entry, list []*iface) err
 	for _, i := range slices.Backward(list) {
 		errs = append(errs, a.undelegate(ctx, t, e, i, &i.chained))
 	}
-	for _, i := range slices.Backward(list) {
-		if t != nil && i.port.Name != "" {
-			t.port = i.port.Name
-		}
-		errs = append(errs, a.discard(ctx, t, e, i))
-	}
+	errs = append(errs, a.discard(ctx, t, e, list...))
 	for _, i := range slices.Backward(list) {
 		if i.port.Name != "" {
 			continue // it has the addresses still

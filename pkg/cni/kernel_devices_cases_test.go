@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -28,8 +29,14 @@ func twoOfFour(t *testing.T) *server {
 
 const twoAtHome = "sr-a-0 up=false mtu=1500, sr-a-1 up=false mtu=1500, sv-a-0 up=false mtu=1500, sv-a-1 up=false mtu=1500"
 
-// portCommits counts the transactions that made ports so far.
-func portCommits(t *testing.T) int {
+// What the database's log has of a port that was made, and that was removed.
+const (
+	portMade    = `table Port insert`
+	portRemoved = `table Port row .*\n *delete row`
+)
+
+// portCommits counts the transactions so far that made ports, or removed some.
+func portCommits(t *testing.T, what string) int {
 	t.Helper()
 	out, err := ovsdbtest.Command("ovsdb-tool", "-m", "show-log", filepath.Join(nstest.Dir(), "conf.db")).CombinedOutput()
 	if err != nil {
@@ -37,7 +44,7 @@ func portCommits(t *testing.T) int {
 	}
 	n := 0
 	for _, record := range strings.Split(string(out), "\nrecord ") {
-		if strings.Contains(record, "table Port insert") {
+		if match, err := regexp.MatchString(what, record); err != nil || match {
 			n++
 		}
 	}
@@ -49,9 +56,9 @@ func TestKernelDevicesOfFour(t *testing.T) {
 	softDevices(t, "a-0", "a-1")
 	s := twoOfFour(t)
 	ns := sandbox(t, "mixed")
-	before := portCommits(t)
+	made, removed := portCommits(t, portMade), portCommits(t, portRemoved)
 	s.succeed(nativeCall(wire.Add, "mixed", ns))
-	if n := portCommits(t) - before; n != 1 {
+	if n := portCommits(t, portMade) - made; n != 1 {
 		t.Errorf("ADD of two devices and three pairs took %d transactions, want 1", n)
 	}
 	s.succeed(nativeCall(wire.Check, "mixed", ns))
@@ -65,6 +72,9 @@ func TestKernelDevicesOfFour(t *testing.T) {
 	if got := devicesAt(t); got != twoAtHome {
 		t.Error(got)
 	}
+	if n := portCommits(t, portRemoved) - removed; n != 3 {
+		t.Errorf("DEL of two devices and three pairs took %d transactions, want one for each device and one for all pairs", n)
+	}
 }
 
 // TestKernelDevicesKilled kills the server at every step of a pod's with two pairs and two
@@ -73,7 +83,7 @@ func TestKernelDevicesKilled(t *testing.T) {
 	for command, stages := range map[string][]string{
 		wire.Add: {cni.StageChooseDevice, cni.StageTakeDevice, cni.StageTakeDevice + "/2", cni.StageCreateVeth, cni.StageCreatePort, cni.StageConfigure, cni.StageRaiseDevice,
 			cni.StageInstalled, cni.StageAnnounce, cni.StageCommitDevice, cni.StageAnswer},
-		wire.Del: {cni.StageReturnDevice, cni.StageReturnDevice + "/2", cni.StageRemoveVeth + "/3", cni.StageAnswer},
+		wire.Del: {cni.StageReturnDevice, cni.StageReturnDevice + "/2", cni.StageRemoveVeth, cni.StageRemovePort, cni.StageAnswer},
 	} {
 		for _, stage := range stages {
 			t.Run(command+"/"+stage, func(t *testing.T) { killedWithDevices(t, command, stage) })

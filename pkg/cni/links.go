@@ -67,9 +67,9 @@ type Links interface {
 	Route(e Endpoint) error
 	// Verify reports what a configured pair lacks, nil when nothing.
 	Verify(d Device, e Endpoint) error
-	// Delete removes the pair by its host's end; nothing when it is gone. It returns
-	// when neither namespace has an end of it.
-	Delete(host string) error
+	// Delete removes pairs by their host's ends; nothing when they are gone. It returns
+	// when neither namespace has an end of them. It tries all.
+	Delete(hosts ...string) error
 	// Lives reports whether a path is a network namespace's.
 	Lives(netns string) bool
 	// List returns the host's ends of all pairs of ours.

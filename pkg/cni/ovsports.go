@@ -153,19 +153,33 @@ func (p *OVSPorts) Remove(ctx context.Context, name, sandbox string) error {
 	return err
 }
 
+// RemoveAll implements Ports.
+func (p *OVSPorts) RemoveAll(ctx context.Context, names ...string) error {
+	var uuids []string
+	for _, name := range names {
+		uuids = append(uuids, p.rows(ctx, name)...)
+	}
+	return p.transact(ctx, p.bridgePorts(ovsdb.MutateOperationDelete, uuids...))
+}
+
+// rows are a port's: its own, and of one of ours under another UUID, of another release,
+// or restored by hand, that.
+func (p *OVSPorts) rows(ctx context.Context, name string) []string {
+	uuids := []string{portUUID(name)}
+	port := &ovsPort{Name: name}
+	if err := p.client.Get(ctx, port); err == nil && port.UUID != uuids[0] {
+		uuids = append(uuids, port.UUID)
+	}
+	return uuids
+}
+
 // Withdraw implements Ports.
 func (p *OVSPorts) Withdraw(ctx context.Context, name, sandbox string) (settled func(context.Context), err error) {
 	row, err := p.row(ctx, name)
 	if sandbox != "" && (err != nil || row.ExternalIDs[keySandbox] != sandbox) {
 		return nil, ignoreNotFound(err)
 	}
-	uuids := []string{portUUID(name)}
-	// A port of ours under another UUID: of another release, or restored by hand.
-	port := &ovsPort{Name: name}
-	if err := p.client.Get(ctx, port); err == nil && port.UUID != uuids[0] {
-		uuids = append(uuids, port.UUID)
-	}
-	remove := p.bridgePorts(ovsdb.MutateOperationDelete, uuids...)
+	remove := p.bridgePorts(ovsdb.MutateOperationDelete, p.rows(ctx, name)...)
 	if err != nil || row.ExternalIDs[keyDevice] == "" {
 		return nil, p.transact(ctx, remove)
 	}

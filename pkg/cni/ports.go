@@ -50,6 +50,8 @@ type Ports interface {
 	// Remove deletes port and interface of a sandbox, of any for ""; nothing when they are
 	// gone, or another sandbox's.
 	Remove(ctx context.Context, name, sandbox string) error
+	// RemoveAll deletes ports of pairs, all in one transaction, whosever they are.
+	RemoveAll(ctx context.Context, names ...string) error
 	// Withdraw is Remove that does not wait until vswitchd has let go of a device: settled
 	// does, for a while, and may be nil.
 	Withdraw(ctx context.Context, name, sandbox string) (settled func(context.Context), err error)

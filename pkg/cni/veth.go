@@ -162,32 +162,58 @@ func find(h *netlink.Handle, name string) (netlink.Link, error) {
 const deletePause = 500 * time.Microsecond
 
 // Delete implements Links.
-func (v *Veths) Delete(name string) error {
-	l, err := find(v.handle, name)
-	if err != nil || l == nil {
-		return err
+func (v *Veths) Delete(names ...string) error {
+	var links []netlink.Link
+	var errs []error
+	for _, name := range names {
+		l, err := find(v.handle, name)
+		if errs = append(errs, err); l != nil {
+			links = append(links, l)
+		}
 	}
 	// Both ends are gone from their namespaces within a millisecond; then the kernel
 	// holds the caller for an RCU barrier (15 to 20 ms), without its lock, until the
-	// memory is free. That is waited for by a goroutine, which ends with the system
-	// call. Looking the device up takes the lock, so it waits just long enough.
-	done := make(chan error, 1)
-	go func() { done <- remove(l) }()
+	// memory is free. That is waited for by goroutines, which end with the system
+	// call. Looking a device up takes the lock, so it waits just long enough.
+	done := make(chan error, len(links))
+	for _, l := range links {
+		go func() {
+			err := remove(l)
+			if err != nil {
+				err = fmt.Errorf("deleting %s: %w", l.Attrs().Name, err)
+			}
+			done <- err
+		}()
+	}
 	look := time.NewTicker(deletePause)
 	defer look.Stop()
-	for {
+	for waited := 0; waited < len(links); {
 		select {
 		case err := <-done:
-			if err != nil {
-				return fmt.Errorf("deleting %s: %w", name, err)
-			}
-			return nil
+			waited++
+			errs = append(errs, err)
+			continue
 		case <-look.C:
 		}
-		if still, err := find(v.handle, name); err != nil || still == nil {
-			return err
+		still, err := v.left(links)
+		if err != nil {
+			return errors.Join(append(errs, err)...)
+		}
+		if !still {
+			break
 		}
 	}
+	return errors.Join(errs...)
+}
+
+// left reports whether any of the links is there.
+func (v *Veths) left(links []netlink.Link) (bool, error) {
+	for _, l := range links {
+		if still, err := find(v.handle, l.Attrs().Name); err != nil || still != nil {
+			return true, err
+		}
+	}
+	return false, nil
 }
 
 // remove deletes a pair over a socket of its own: on a shared one others would

@@ -79,6 +79,16 @@ func (p *Ports) Finish(_ context.Context, name string) error {
 	return p.fail
 }
 
+// RemoveAll implements cni.Ports.
+func (p *Ports) RemoveAll(ctx context.Context, names ...string) error {
+	for _, name := range names {
+		if err := p.Remove(ctx, name, ""); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Withdraw implements cni.Ports.
 func (p *Ports) Withdraw(ctx context.Context, name, sandbox string) (settled func(context.Context), err error) {
 	return nil, p.Remove(ctx, name, sandbox)
@@ -248,10 +258,12 @@ func (l *Links) Verify(d cni.Device, e cni.Endpoint) error {
 }
 
 // Delete implements cni.Links.
-func (l *Links) Delete(host string) error {
+func (l *Links) Delete(hosts ...string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	delete(l.pairs, host)
+	for _, host := range hosts {
+		delete(l.pairs, host)
+	}
 	return nil
 }
 
