@@ -3,6 +3,7 @@ package tour
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -138,7 +139,7 @@ func (g *guide) databases(ctx context.Context) error {
 		return err
 	}
 	g.gap()
-	g.claim(holds("northbound: the port of east", "has "+g.east.Addr.String(), strings.Contains(nb, " "+g.east.Addr.String()+`"`)))
+	g.claim(holds("northbound: the port of east", "has "+g.east.Addr.String(), slices.Contains(strings.FieldsFunc(nb, func(r rune) bool { return r == ' ' || r == '"' }), g.east.Addr.String())))
 	g.claim(holds("northbound: the port of west, which is in another zone", "is not here", !strings.Contains(nb, namespace+"_west")))
 	g.claim(holds("southbound: the port of east", "is bound to ovn-worker's chassis", boundTo(sb, namespace+"_east") == "ovn-worker"))
 	for _, m := range g.nodes {

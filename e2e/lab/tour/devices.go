@@ -192,12 +192,23 @@ func (g *guide) overDevices(ctx context.Context, a, b multi) error {
 	return nil
 }
 
-// watched shows where the packets are moved, and what a user is told who would rather have
-// hardware.
+// watched shows who has which device, where the packets are moved, and what a user is told
+// who would rather have hardware.
 func (g *guide) watched(ctx context.Context, a multi) error {
-	g.note("Where are its packets moved, and why not in a NIC?")
+	g.note("Who has which device of the node, by its agent; then where a pod's packets are moved, and why not in a NIC.")
 	name := namespace + "/" + a.Name
-	text, err := g.show(ctx, "portolan", "offload", name)
+	id, err := g.lab(ctx, "kubectl", "-n", namespace, "exec", a.Name, "--", "sh", "-c", "echo $"+variable)
+	if err != nil {
+		return err
+	}
+	id = strings.TrimSpace(id)
+	text, err := g.show(ctx, "portolan", "devices", a.node)
+	if err != nil {
+		return err
+	}
+	g.gap()
+	g.claim(holds("portolan devices "+a.node, "says that "+name+" has "+id, lineOf(text, "demo", id, "soft", "-", representor(id), "veth", "switchdev", "well", name)))
+	text, err = g.show(ctx, "portolan", "offload", name)
 	if err != nil {
 		return err
 	}
