@@ -42,6 +42,10 @@ LAB_UP ?=
 ifeq ($(ZONE),global)
 LAB_UP := --zone global --insecure-databases
 endif
+# FAMILIES=dual: IPv4 and IPv6.
+ifdef FAMILIES
+LAB_UP += --families $(FAMILIES)
+endif
 # Faults that make test does: each daemon killed, databases lost, restarts; make
 # test-full does all.
 E2E ?= Matrix|Input|Soup|Fault(Kill|Data|Restart|Second|Node)|Multinet($$|Addresses|Broadcast|Others|Live|Edited)|Devices$$
@@ -222,8 +226,8 @@ e2e-global: ## the lab as one zone, over TLS: its layout, every connection, its 
 MULTUS ?= thick
 
 .PHONY: e2e-multus
-e2e-multus: ## the lab with Multus (MULTUS=thin|thick) as its CNI, which calls Portolan: networks of every topology, restarts
-	@$(MAKE) --no-print-directory e2e-kind KIND=node-ipv4-$(MULTUS)
+e2e-multus: ## the lab with Multus (MULTUS=thin|thick) as its CNI, which calls Portolan: networks of every topology, restarts, devices
+	@$(MAKE) --no-print-directory e2e-kind KIND=node-ipv4-$(MULTUS) KIND_E2E='Multinet($$$$$$$$|Restarts)|Devices$$$$$$$$'
 
 # A kind of lab is a zone mode, families, and Multus or none.
 KIND ?= node-ipv4-thick
@@ -242,7 +246,14 @@ e2e-multinet: ## several networks in labs of every kind: zones × families × Mu
 	@failed=; for kind in {node,global}-{ipv4,ipv6,dual}-{none,thin,thick}; do \
 		run='Multinet($$|Addresses|Restarts)'; [[ $$kind != *-ipv4-none ]] || run=Multinet; \
 		echo "$$kind"; \
-		$(MAKE) --no-print-directory e2e-kind KIND=$$kind KIND_E2E="$${run//\$$/\$$\$$}" E2E_TIMEOUT=60m || failed="$$failed $$kind"; \
+		$(MAKE) --no-print-directory e2e-kind KIND=$$kind KIND_E2E="$${run//\$$/\$$\$$\$$\$$}" E2E_TIMEOUT=60m || failed="$$failed $$kind"; \
+	done; [ -z "$$failed" ] || { echo "failed:$$failed"; exit 1; }
+
+.PHONY: e2e-devices
+e2e-devices: ## devices in labs of other kinds: thin and thick Multus, both families, one zone; 8 minutes
+	@failed=; for kind in node-ipv4-{thin,thick} {node,global}-dual-none; do \
+		echo "$$kind"; \
+		$(MAKE) --no-print-directory e2e-kind KIND=$$kind KIND_E2E='Devices$$$$$$$$' || failed="$$failed $$kind"; \
 	done; [ -z "$$failed" ] || { echo "failed:$$failed"; exit 1; }
 
 # What of the tests' names follows TestDebian or TestOwn.
@@ -313,6 +324,7 @@ test-full: stage ## test, then every suite of the lab and a long fuzz; hours
 		'soup-lab   1h $(MAKE) --no-print-directory soup-lab JSON=1' \
 		'ipv6       2h $(MAKE) --no-print-directory e2e-ipv6 JSON=1' \
 		'multinet   3h $(MAKE) --no-print-directory e2e-multinet JSON=1' \
+		'devices   30m $(MAKE) --no-print-directory e2e-devices JSON=1' \
 		'global-ha  1h $(MAKE) --no-print-directory e2e-global-ha JSON=1' \
 		'upstream   1h $(MAKE) --no-print-directory conformance'
 

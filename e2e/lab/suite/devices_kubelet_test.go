@@ -110,3 +110,41 @@ func kubeletSocket(host string) (string, error) {
 	}
 	return info.ModTime().String(), nil
 }
+
+// passedByMultus are the devices that Multus has named in the configurations of a pod's
+// networks, in their order, as it writes them down for their DEL; none without Multus.
+func passedByMultus(t *testing.T, p netPod) []string {
+	t.Helper()
+	if layout(t).Multus == "" || len(p.Interfaces) == 0 {
+		return nil
+	}
+	pid, err := node.InitPID(p.Node)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sandbox := devicePorts(t, p.Node)[p.Interfaces[0].MAC].Sandbox
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/root/var/lib/cni/multus/%s", pid, sandbox))
+	if err != nil {
+		t.Error(err)
+		return nil
+	}
+	var delegates []struct {
+		Device string `json:"deviceID"`
+		Bytes  []byte // the configuration
+	}
+	decode(t, string(text), &delegates)
+	var out []string
+	for _, d := range delegates {
+		var config struct {
+			Device string `json:"deviceID"`
+		}
+		decode(t, string(d.Bytes), &config)
+		if config.Device != d.Device {
+			t.Errorf("Multus says device %q, and its configuration %q", d.Device, config.Device)
+		}
+		if d.Device != "" {
+			out = append(out, d.Device)
+		}
+	}
+	return out
+}

@@ -119,6 +119,8 @@ func several(t *testing.T) {
 		ids := allocatedTo(t, p.pod, suiteVariable)
 		if have := interfaceDevices(t, p); !slices.Equal(ordered(t, have), ids) {
 			t.Errorf("pod %s was given %v, and its interfaces are %v: want these, in order", name, ids, have)
+		} else if passed := passedByMultus(t, p); layout(t).Multus != "" && !slices.Equal(passed, have) {
+			t.Errorf("Multus has passed %v for pod %s, and its interfaces are %v", passed, name, have)
 		}
 	}
 	atHome(t, "ovn-worker", 1)
