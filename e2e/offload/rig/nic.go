@@ -164,14 +164,15 @@ func (n *NIC) Representors() map[int]string {
 	return out
 }
 
-// Cable puts the NIC's own port on a wire.
-func (n *NIC) Cable(w Wire) {
+// Cable puts the NIC's own port on a wire, and gives the device there that is its far end.
+func (n *NIC) Cable(w Wire) (far string) {
 	n.Host.t().Helper()
 	w.newDevice(n.ID+farEnds, 1)
-	far := w.devicePorts(n.ID + farEnds)[0]
+	far = w.devicePorts(n.ID + farEnds)[0]
 	link(n.Host, n.PF, w.Host, far)
 	w.Join(far)
 	n.Host.Run("ip", "link", "set", n.PF, "up")
+	return far
 }
 
 // link joins two ports of netdevsims by a cable.

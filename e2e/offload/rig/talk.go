@@ -10,26 +10,42 @@ import (
 	"time"
 )
 
-// Stream is a TCP connection between two pods, on which one byte goes to and fro.
+// Stream is a TCP connection to a pod, on which one byte goes to and fro.
 type Stream struct {
 	stop chan struct{}
 	done chan error
 	end  func()
 }
 
-// Talk opens a connection from one pod to a port of the other, and keeps it busy
-// until Close.
-func Talk(from, to *Pod, port uint16) (*Stream, error) {
-	var listener net.Listener
-	err := to.In(func() (err error) {
-		listener, err = net.Listen("tcp", netip.AddrPortFrom(to.Addr.Addr(), port).String())
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", to.Name, err)
+// Talk opens a connection from a place to a port of a pod, and keeps it busy until
+// Close.
+func Talk(from Place, to *Pod, port uint16) (*Stream, error) {
+	return TalkBy(from, netip.AddrPortFrom(to.Addr.Addr(), port), port, to)
+}
+
+// TalkBy is Talk to an address behind which is a port of one of these pods.
+func TalkBy(from Place, address netip.AddrPort, port uint16, to ...*Pod) (*Stream, error) {
+	var listeners []net.Listener
+	end := func() {
+		for _, l := range listeners {
+			l.Close()
+		}
 	}
-	go echo(listener)
-	return dial(from, netip.AddrPortFrom(to.Addr.Addr(), port), func() { listener.Close() })
+	for _, p := range to {
+		err := p.In(func() error {
+			l, err := net.Listen("tcp", netip.AddrPortFrom(p.Addr.Addr(), port).String())
+			if err == nil {
+				listeners = append(listeners, l)
+				go echo(l)
+			}
+			return err
+		})
+		if err != nil {
+			end()
+			return nil, fmt.Errorf("%s: %w", p.Name, err)
+		}
+	}
+	return dial(from, address, end)
 }
 
 // echo serves connections until the listener is closed.
@@ -46,7 +62,7 @@ func echo(l net.Listener) {
 	}
 }
 
-func dial(from *Pod, to netip.AddrPort, end func()) (*Stream, error) {
+func dial(from Place, to netip.AddrPort, end func()) (*Stream, error) {
 	var conn net.Conn
 	err := from.In(func() (err error) {
 		conn, err = net.DialTimeout("tcp", to.String(), Patience)
@@ -54,7 +70,7 @@ func dial(from *Pod, to netip.AddrPort, end func()) (*Stream, error) {
 	})
 	if err != nil {
 		end()
-		return nil, fmt.Errorf("%s: %w", from.Name, err)
+		return nil, err
 	}
 	s := &Stream{stop: make(chan struct{}), done: make(chan error, 1), end: func() { conn.Close(); end() }}
 	go func() { s.done <- s.chat(conn) }() // ends with Close, or the connection
