@@ -258,12 +258,13 @@ e2e-devices: ## devices in labs of other kinds: thin and thick Multus, both fami
 
 # What of the tests' names follows TestDebian or TestOwn.
 ONLY ?=
+SHORT ?=
 OFFLOAD_TIMEOUT ?= 40m
 
 .PHONY: e2e-offload
-e2e-offload: deps guest ## SR-IOV and offload on other kernels, in virtual machines; the own kernel's part once make guest-kernel was run; ONLY=IGB/VLAN chooses; root
+e2e-offload: deps guest ## SR-IOV and offload on other kernels, in virtual machines; the own kernel's part once make guest-kernel was run; ONLY=IGB/VLAN chooses, SHORT=1 leaves the long ones out; root
 	bin/guest build
-	$(GOTEST) -timeout $(OFFLOAD_TIMEOUT) ./e2e/offload -guest "$(CURDIR)/bin/guest" -only '$(ONLY)'
+	$(GOTEST) $(if $(SHORT),-short) -timeout $(OFFLOAD_TIMEOUT) ./e2e/offload -guest "$(CURDIR)/bin/guest" -only '$(ONLY)'
 
 .PHONY: e2e-hardware
 e2e-hardware: build ovn-root ## on a machine with a real NIC: NIC=ens1f0 or its PCI address is put into switchdev mode, two functions are attached, a table says what it moves itself; then all is as before; FORCE=1: also a NIC in use; root
@@ -306,7 +307,7 @@ test: stage ## everything that CI runs; root
 		'fuzz      12m $(MAKE) --no-print-directory fuzz JSON=1' \
 		'databases 10m $(MAKE) --no-print-directory databases JSON=1' \
 		'kernel     8m $(MAKE) --no-print-directory kernel JSON=1' \
-		'offload   12m $(MAKE) --no-print-directory e2e SUITE=offload OFFLOAD_TIMEOUT=11m JSON=1' \
+		'offload   12m $(MAKE) --no-print-directory e2e SUITE=offload SHORT=1 OFFLOAD_TIMEOUT=11m JSON=1' \
 		'lab       35m $(MAKE) --no-print-directory e2e JSON=1' \
 		'apiserver  3m $(MAKE) --no-print-directory apiserver JSON=1' \
 		'dual       8m $(MAKE) --no-print-directory e2e-dual JSON=1' \
@@ -324,6 +325,7 @@ test-full: stage ## test, then every suite of the lab and a long fuzz; hours
 		'soup-lab   1h $(MAKE) --no-print-directory soup-lab JSON=1' \
 		'ipv6       2h $(MAKE) --no-print-directory e2e-ipv6 JSON=1' \
 		'multinet   3h $(MAKE) --no-print-directory e2e-multinet JSON=1' \
+		'offload   40m $(MAKE) --no-print-directory e2e SUITE=offload OFFLOAD_TIMEOUT=39m JSON=1' \
 		'devices   30m $(MAKE) --no-print-directory e2e-devices JSON=1' \
 		'global-ha  1h $(MAKE) --no-print-directory e2e-global-ha JSON=1' \
 		'upstream   1h $(MAKE) --no-print-directory conformance'

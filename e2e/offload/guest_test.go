@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -78,7 +79,7 @@ func runSuite(t *testing.T, kernel, dir, suite, which string) {
 	}
 	defer cancel()
 	guest := exec.CommandContext(ctx, *guestProgram, "run", "--kernel", kernel, "--share", dir, "--env", "PORTOLAN_BIN="+dir, "--dir", dir, "--",
-		suite, "-test.v=test2json", "-test.timeout=0", which)
+		suite, "-test.v=test2json", "-test.timeout=0", fmt.Sprintf("-test.short=%t", testing.Short()), which)
 	// In this process group: who interrupts the tests interrupts the guest.
 	guest.Cancel = func() error { return guest.Process.Signal(syscall.SIGTERM) }
 	guest.WaitDelay = margin

@@ -73,7 +73,12 @@ func TestOwnLoadBalancer(t *testing.T) {
 		{"Affinity", []string{"options:affinity_timeout=600"}, pods[1:], true},
 		{"Hairpin", nil, pods[:1], true},
 	} {
-		l.Run(b.name, func(t *testing.T) { b.offloaded(t, a, pods[0]) })
+		l.Run(b.name, func(t *testing.T) {
+			if b.name != "OneBackend" {
+				long(t)
+			}
+			b.offloaded(t, a, pods[0])
+		})
 	}
 	l.Run("Beside", func(t *testing.T) {
 		a.balance(t, "tcp", nil, pods[2])

@@ -14,6 +14,7 @@ import (
 // management port goes from Open vSwitch's own to a device of a pool, on to another
 // pool's, and back; and between pods, where it must be none.
 func TestDebianManagementPort(t *testing.T) {
+	long(t)
 	l := rig.New(t)
 	base := nodeFile(1) + podFile(1, "web", "") + podFile(1, "db", "")
 	s := newSite(l, t, "  managementPort: {resourceName: portolan.io/mp}\n", base)

@@ -29,6 +29,14 @@ func run(t *testing.T, argv ...string) string {
 	return out
 }
 
+// long skips a test where not all need run.
+func long(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("takes minutes: make e2e SUITE=offload, without SHORT")
+	}
+}
+
 // newNamespace makes a network namespace for a test.
 func newNamespace(t *testing.T, name string) string {
 	t.Helper()

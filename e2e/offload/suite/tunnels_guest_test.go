@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/portolan-cni/portolan/e2e/offload/rig"
+	"github.com/portolan-cni/portolan/offload"
 )
 
 // twoNetworks are a layer2 and a layer3 network.
@@ -286,6 +287,7 @@ func TestDebianTunnels(t *testing.T) {
 	p.restart(t) // in no subtest, with which the new agent would end
 	one := p.node[0]
 	l.Run("AddressGoes", func(t *testing.T) {
+		long(t)
 		_, plain := p.counting(t, "a node's second address goes", func() {
 			one.Run("ip", "addr", "del", secondAddress(0), "dev", "eth1")
 			one.hasAddresses(t, `["172.30.0.2"]`)
@@ -300,6 +302,7 @@ func TestDebianTunnels(t *testing.T) {
 		one.complains(t, "tunnel address 172.31.0.2 is on no network device")
 	})
 	l.Run("AddressComes", func(t *testing.T) {
+		long(t)
 		_, plain := p.counting(t, "a node's second address comes", func() {
 			one.Run("ip", "addr", "add", secondAddress(0), "dev", "eth1")
 			secondRoute(one.Host, "eth1")
@@ -311,6 +314,40 @@ func TestDebianTunnels(t *testing.T) {
 		})
 		if plain.Lost > 0 {
 			t.Errorf("of veth pods packets were lost: %v", plain)
+		}
+	})
+}
+
+// TestOwnTunnels: the same on functions of a NIC that does their tunnels itself
+// (tunnelInterface: uplink), beside the node's first: their packets on the layer2 network
+// are in its driver, both ways.
+func TestOwnTunnels(t *testing.T) {
+	long(t)
+	l := rig.New(t)
+	p := newPair(l, t, "  offload: {mode: hardware}\n")
+	for i := range p.node {
+		h := p.site.host(i+1, nil)
+		p.taps = append(p.taps, p.site.wire.Tap(h.Name+"-eth0", h.Name+"-eth0"))
+		n := h.NewNIC(i+1, 2)
+		n.Switchdev()
+		p.taps = append(p.taps, p.second.Tap(n.Cable(p.second), h.Name+"-eth1"))
+		h.Run("ip", "addr", "add", secondAddress(i), "dev", n.PF)
+		secondRoute(h, n.PF)
+		pool := strings.Replace(poolFile(n.PF, "switchdev", 2), "vfs:", "tunnelInterface: uplink, vfs:", 1)
+		p.start(t, i, h, pool, [2]string{n.VFID(0), n.VFID(1)})
+	}
+	p.exchange(t)
+	p.check(t)
+	p.restart(t)
+	l.Run("Offloaded", func(t *testing.T) {
+		far := rig.PodAt(p.node[1].Host, p.device[1].Name, on(t, p.device[1], "net1").String()+"/24")
+		stop := talk(t, p.device[0], far)
+		defer stop()
+		for i, a := range p.node {
+			name := fmt.Sprintf("device%d", i+1)
+			flowsFrom(t, a.OVS, a.port(t, "default.blue_default_"+name), "tc", "yes")
+			flowsFrom(t, a.OVS, "genev_sys_6081", "tc", "yes")
+			a.tells(t, name, "net1", offload.InHardware)
 		}
 	})
 }
