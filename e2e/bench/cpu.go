@@ -4,9 +4,10 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // spent is CPU time, by process.
@@ -22,18 +23,15 @@ func (z *zone) cpu() spent {
 	return out
 }
 
-// usedBy adds up a process's threads (/proc/PID/task/TID/schedstat: ns on a CPU).
+// usedBy is the CPU time of a process, with that of its threads which have ended
+// (clock_getcpuclockid(3)): one system call, as what it costs is in the figures.
 func usedBy(pid int) time.Duration {
-	var sum time.Duration
-	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
-	for _, f := range files {
-		if b, err := os.ReadFile(f); err == nil {
-			var ns int64
-			_, _ = fmt.Sscan(string(b), &ns)
-			sum += time.Duration(ns)
-		}
+	const scheduled = 2 // CPUCLOCK_SCHED
+	var t unix.Timespec
+	if unix.ClockGettime(int32(^pid<<3|scheduled), &t) != nil {
+		return 0
 	}
-	return sum
+	return time.Duration(t.Nano())
 }
 
 // meter adds up what each kind of pod costs.
