@@ -216,6 +216,7 @@ func (k *NetlinkKernel) Offload(name string) (bool, error) {
 func (k *NetlinkKernel) MakeSoft(function, representor string, o SoftOptions) error {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.MTU, attrs.Group = representor, o.MTU, o.Group
+	attrs.NumTxQueues, attrs.NumRxQueues = 1, 1 // all that a veth uses; unasked, it has one for each processor
 	pair := netlink.NewVeth(attrs)
 	pair.PeerName = function
 	if o.MTU > 0 {

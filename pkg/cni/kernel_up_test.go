@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/vishvananda/netlink"
+
 	"github.com/portolan-cni/portolan/pkg/cni"
 	"github.com/portolan-cni/portolan/pkg/intent"
 )
@@ -32,5 +34,9 @@ func TestKernelHostsEndIsUpBeforeItsPort(t *testing.T) {
 	}
 	if host.Flags&net.FlagUp == 0 {
 		t.Errorf("%s is down when its pair has been made, and its port is written next", d.Host)
+	}
+	// More queues cost an RCU grace period each end, and are turned off again by the kernel.
+	if l, err := netlink.LinkByName(d.Host); err != nil || l.Attrs().NumTxQueues != 1 || l.Attrs().NumRxQueues != 1 {
+		t.Errorf("%s has %d and %d queues: %v", d.Host, l.Attrs().NumTxQueues, l.Attrs().NumRxQueues, err)
 	}
 }

@@ -76,6 +76,10 @@ func (v *Veths) Create(list ...Pair) error {
 func (v *Veths) create(p Pair, ns *os.File) error {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.MTU, attrs.Group = p.Host, p.MTU, v.group
+	// What a veth uses of its queues by itself. Unasked, the kernel makes one for each
+	// processor there could be and then, behind an RCU grace period an end, turns off all
+	// but the first (since 5.16, veth_init_queues).
+	attrs.NumTxQueues, attrs.NumRxQueues = 1, 1
 	pair := netlink.NewVeth(attrs)
 	pair.PeerName, pair.PeerHardwareAddr, pair.PeerNamespace = p.IfName, p.MAC, netlink.NsFd(ns.Fd())
 	if p.MTU > 0 {
