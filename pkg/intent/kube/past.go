@@ -18,8 +18,9 @@ import (
 // was, and subnets that are another node's as those that the node had. The allocator
 // sets an edited annotation back. It is used by one goroutine.
 type Past struct {
-	zoning Zoning
-	nodes  map[string]*pastNode
+	zoning  Zoning
+	nodes   map[string]*pastNode
+	holders holders // of what is held, by subnet
 }
 
 // pastNode is a node's past.
@@ -33,7 +34,7 @@ type pastNode struct {
 
 // NewPast knows nothing of any Node.
 func NewPast(zoning Zoning) *Past {
-	return &Past{zoning: zoning, nodes: map[string]*pastNode{}}
+	return &Past{zoning: zoning, nodes: map[string]*pastNode{}, holders: holders{by: map[netip.Prefix][]string{}, lengths: map[length]int{}}}
 }
 
 // Pin begins the past of a Node with what it runs with. From that it has its subnets
@@ -41,12 +42,29 @@ func NewPast(zoning Zoning) *Past {
 // whatever its annotation says.
 func (s *Past) Pin(name string, runs Allocation) {
 	if runs.UID != "" {
-		s.nodes[name] = &pastNode{uid: types.UID(runs.UID), held: &intent.Node{ID: runs.ID, Subnets: runs.Subnets}, runs: runs}
+		s.Forget(name)
+		was := &pastNode{uid: types.UID(runs.UID), runs: runs}
+		s.nodes[name] = was
+		s.hold(name, was, &intent.Node{ID: runs.ID, Subnets: runs.Subnets})
 	}
 }
 
 // Forget drops a node that has gone.
-func (s *Past) Forget(name string) { delete(s.nodes, name) }
+func (s *Past) Forget(name string) {
+	if was := s.nodes[name]; was != nil {
+		s.holders.drop(name, was.held.Subnets)
+		delete(s.nodes, name)
+	}
+}
+
+// hold makes what a node holds another thing.
+func (s *Past) hold(name string, was *pastNode, held *intent.Node) {
+	if was.held != nil {
+		s.holders.drop(name, was.held.Subnets)
+	}
+	was.held = held
+	s.holders.add(name, held.Subnets)
+}
 
 // Node is ParseNode with the node's past.
 func (s *Past) Node(n *corev1.Node) (*intent.Node, []rows.Problem) {
@@ -54,6 +72,7 @@ func (s *Past) Node(n *corev1.Node) (*intent.Node, []rows.Problem) {
 	p := &problems{key: out.Key(), list: list}
 	was := s.nodes[n.Name]
 	if was == nil || was.uid != n.UID { // another machine may have the name
+		s.Forget(n.Name)
 		was = &pastNode{uid: n.UID, held: &intent.Node{}}
 		s.nodes[n.Name] = was
 	}
@@ -67,7 +86,7 @@ func (s *Past) Node(n *corev1.Node) (*intent.Node, []rows.Problem) {
 	was.refused = nil
 	if !said(AnnotationNodeSubnets) {
 		out.Subnets = was.held.Subnets
-	} else if other, which := s.holder(n.Name, out.Subnets); other != "" {
+	} else if other, which := s.holders.of(n.Name, out.Subnets); other != "" {
 		p.annotation(AnnotationNodeSubnets, fmt.Errorf("subnet %s is node %s's", which, other))
 		out.Subnets, was.refused = was.held.Subnets, n
 	}
@@ -83,29 +102,14 @@ func (s *Past) Node(n *corev1.Node) (*intent.Node, []rows.Problem) {
 	if was.encap = was.encap || said(AnnotationEncapIPs); was.encap && !said(AnnotationEncapIPs) {
 		out.EncapIPs = was.held.EncapIPs
 	}
-	if was.held = out; !Covers(out.Subnets, was.runs.Subnets) {
-		held := *out
-		held.Subnets = was.runs.Subnets
-		was.held = &held
+	held := out
+	if !Covers(out.Subnets, was.runs.Subnets) {
+		runs := *out
+		runs.Subnets = was.runs.Subnets
+		held = &runs
 	}
+	s.hold(n.Name, was, held)
 	return out, p.list
-}
-
-// holder is another node that has one of these subnets, or a part of it: the first by
-// name. All are looked at for each node, so they are not sorted for that.
-func (s *Past) holder(name string, subnets []netip.Prefix) (first string, which netip.Prefix) {
-	for other, was := range s.nodes {
-		if other == name || first != "" && other > first {
-			continue
-		}
-		for _, p := range subnets {
-			if slices.ContainsFunc(was.held.Subnets, p.Overlaps) {
-				first, which = other, p
-				break
-			}
-		}
-	}
-	return first, which
 }
 
 // Again lists the nodes that were refused and may not be any more, by name.
@@ -116,7 +120,7 @@ func (s *Past) Again() []*corev1.Node {
 			continue
 		}
 		subnets, err := ParseNodeSubnets(was.refused.Annotations[AnnotationNodeSubnets])
-		if other, _ := s.holder(name, subnets); err == nil && other == "" {
+		if other, _ := s.holders.of(name, subnets); err == nil && other == "" {
 			out = append(out, was.refused)
 		}
 	}

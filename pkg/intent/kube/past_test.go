@@ -131,3 +131,20 @@ func TestAStartFollowsNoEdit(t *testing.T) {
 		t.Errorf("another machine of the name is held to %s", s.nodes["a"].held.Subnets)
 	}
 }
+
+// BenchmarkPast hears of 5,000 nodes, as an agent that starts does.
+func BenchmarkPast(b *testing.B) {
+	nodes := make([]*corev1.Node, 5000)
+	for i := range nodes {
+		nodes[i] = &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("n%d", i), UID: types.UID(fmt.Sprint(i)), Annotations: map[string]string{
+			AnnotationNodeID: fmt.Sprint(i + 2), AnnotationNodeSubnets: fmt.Sprintf(`{"default":["10.%d.%d.0/24"]}`, i/256, i%256)}}}
+	}
+	for b.Loop() {
+		s := NewPast(ZonePerNode)
+		for _, n := range nodes {
+			if _, problems := s.Node(n); len(problems) > 0 && strings.Contains(fmt.Sprint(problems), "subnet") {
+				b.Fatal(problems)
+			}
+		}
+	}
+}
