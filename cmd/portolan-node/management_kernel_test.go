@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 const managementCluster = `apiVersion: portolan.io/v1alpha1
@@ -90,8 +92,7 @@ func managementOfAResource(t *testing.T, dir string) {
 	tr.write("intent/pools.yaml", one)
 	tr.problem("no device of resource portolan.io/fast is free (soft-fast-0: in use: pod default/multi)")
 	tr.portIs("", "tun")
-	tr.write("intent/pools.yaml", poolFile)
-	tr.portIs("sr-fast-1", "veth")
+	tr.losing("a pool comes", func() { tr.write("intent/pools.yaml", poolFile); tr.portIs("sr-fast-1", "veth") })
 
 	if out, err := tr.native("DEL"); err != nil {
 		t.Fatalf("DEL: %v: %s", err, out)
@@ -113,11 +114,12 @@ func managementOfAResource(t *testing.T, dir string) {
 		return nil
 	})
 
-	tr.write("intent/pools.yaml", strings.Replace(poolFile, "name: fast", "name: next", 1))
-	tr.portIs("sr-next-0", "veth")
+	tr.losing("another pool takes its place", func() {
+		tr.write("intent/pools.yaml", strings.Replace(poolFile, "name: fast", "name: next", 1))
+		tr.portIs("sr-next-0", "veth")
+	})
 	tr.gone("fast-1")
-	tr.write("intent/pools.yaml", "")
-	tr.portIs("", "tun")
+	tr.losing("it goes", func() { tr.write("intent/pools.yaml", ""); tr.portIs("", "tun") })
 	tr.gone("next-0")
 }
 
@@ -130,6 +132,28 @@ func (tr tree) gone(label string) {
 		}
 		return nil
 	})
+}
+
+// losing tells how many packets of some sixty a second from the node to its pod were not
+// answered while the port is switched.
+func (tr tree) losing(what string, do func()) {
+	tr.t.Helper()
+	done := make(chan string)
+	go func() {
+		ctx, cancel := context.WithTimeout(tr.t.Context(), 20*time.Second)
+		defer cancel()
+		out, _ := tr.command(ctx, "ping", "-q", "-i", "0.01", "-c", "450", "-W", "1", "10.244.1.3").Output()
+		done <- string(out)
+	}()
+	do()
+	lines := strings.Split(<-done, "\n")
+	for _, line := range lines {
+		if strings.Contains(line, "received") {
+			tr.t.Logf("%s: %s", what, line)
+			return
+		}
+	}
+	tr.t.Errorf("%s: ping says %q", what, lines)
 }
 
 // problem waits until portolan problems has a text.
