@@ -18,13 +18,14 @@ func legacyPool(name, pf, fields string) string {
 	return fmt.Sprintf("---\napiVersion: portolan.io/v1alpha1\nkind: DevicePool\nmetadata: {name: %[1]s}\nspec: {resourceName: portolan.io/%[1]s, nics: {pfNames: [%[2]q]}, %[3]s}\n", name, pf, fields)
 }
 
-// functions are the VFs of a NIC that there are, each with its driver.
+// functions are the VFs of a NIC that there are, each with its driver. One that goes
+// meanwhile has none.
 func functions(pf rig.PF) []string {
 	links, _ := filepath.Glob("/sys/bus/pci/devices/" + pf.PCI + "/virtfn*")
 	var out []string
-	for i := range links {
+	for _, link := range links {
 		driver := ""
-		if target, err := os.Readlink("/sys/bus/pci/devices/" + pf.VFPCI(i) + "/driver"); err == nil {
+		if target, err := os.Readlink(link + "/driver"); err == nil {
 			driver = filepath.Base(target)
 		}
 		out = append(out, driver)

@@ -263,9 +263,9 @@ func (a *agent) tells(t *testing.T, pod, ifname string, verdict offload.Verdict,
 func (a *agent) complains(t *testing.T, want string) {
 	t.Helper()
 	rig.Wait(t, "portolan problems with "+want, func() error {
-		text := a.Run(a.site.bin+"/portolan", "problems")
-		if !strings.Contains(text, want) {
-			return fmt.Errorf("portolan problems: %s", text)
+		text, err := a.Try(a.site.bin+"/portolan", "problems") // an agent that has just started is not there yet
+		if err != nil || !strings.Contains(text, want) {
+			return fmt.Errorf("portolan problems: %v: %s", err, text)
 		}
 		return nil
 	})
