@@ -284,7 +284,7 @@ func TestDeviceTrouble(t *testing.T) {
 	n.home(t)
 	n.must(t, nativeOf(wire.Add, "one"))
 	n.kernel.Fail("Move", os.ErrPermission, 2) // it is tried by another way, too
-	n.refused(t, nativeOf(wire.Del, "one"), wire.CodeFailed, "moving net1 back from the sandbox")
+	n.refused(t, nativeOf(wire.Del, "one"), wire.CodeFailed, "stage return-device", "moving net1 back from the sandbox", "look at ip -d link show ens1f0np0_0 on the node")
 	if r, _ := n.keeper.Records(); len(r) != 1 || r[0].Phase != sriov.Detaching {
 		t.Errorf("records %+v", r)
 	}

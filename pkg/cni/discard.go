@@ -9,19 +9,30 @@ import (
 // discard takes away what interfaces of e are: it gives devices back, one by one, and
 // removes all pairs and then, in one transaction, their ports. A record goes last, so that
 // it is never lost before what it describes. It tries all; t may be nil.
+//
+// Where something fails the call is in the stage of the first that did, which is the one to
+// look at.
 func (a *Agent) discard(ctx context.Context, t *trace, e *entry, list ...*iface) error {
 	var errs []error
 	var pairs []*iface
+	var failed trace
 	for _, i := range slices.Backward(list) {
 		switch {
 		case i.port.Name == "":
 		case i.port.Device == "":
 			pairs = append(pairs, i)
 		default:
-			errs = append(errs, a.discardDevice(ctx, t, e, i))
+			err := a.discardDevice(ctx, t, e, i)
+			if errs = append(errs, err); err != nil && t != nil && failed.stage == "" {
+				failed = *t
+			}
 		}
 	}
-	return errors.Join(append(errs, a.discardPairs(ctx, t, e, pairs))...)
+	errs = append(errs, a.discardPairs(ctx, t, e, pairs))
+	if failed.stage != "" {
+		t.stage, t.port, t.entered = failed.stage, failed.port, failed.entered
+	}
+	return errors.Join(errs...)
 }
 
 // enterAt notes a stage, and whose it is; nothing for nobody.
