@@ -59,8 +59,8 @@ type Record struct {
 
 const recordVersion = 1
 
-// journal keeps one record a device, as a file of a directory. Each write is whole on
-// the disk, or was never made.
+// journal keeps one record a device, as a file of a directory. Each write is whole, or was
+// never made.
 type journal struct {
 	dir    string
 	atStep func(string)

@@ -18,8 +18,9 @@ import (
 //
 //	representor down → out of the switch → PF's settings → RDMA device → network device → representor as it was
 //
-// The switch lets go of the representor meanwhile, which is down. Some drivers refuse a PF's settings once the function is back; a representor that is up
-// and in no switch would hand the function's packets to the node.
+// The switch lets go of the representor meanwhile, which is down. Some drivers refuse a PF's
+// settings once the function is back; a representor that is up and in no switch would hand
+// the function's packets to the node.
 func (k *Keeper) restore(ctx context.Context, r *Record) error {
 	if r.Boot != k.boot {
 		return k.forget(ctx, r)

@@ -1,15 +1,12 @@
 package suite
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
 	"math/rand/v2"
-	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -32,20 +29,12 @@ const (
 // and pinged. In the end as many run as there are devices, the others have their turn, and
 // each device is as it was at first.
 func TestDevicesChurn(t *testing.T) {
-	lasts, err := time.ParseDuration(cmp.Or(os.Getenv("PORTOLAN_DEVICE_CHURN"), "90s"))
-	if err != nil {
-		t.Fatalf("PORTOLAN_DEVICE_CHURN: %v", err)
-	}
-	seed, err := strconv.ParseUint(os.Getenv("PORTOLAN_SEED"), 10, 64)
-	if err != nil {
-		seed = uint64(time.Now().UnixNano())
-	}
-	t.Logf("PORTOLAN_SEED=%d PORTOLAN_DEVICE_CHURN=%v", seed, lasts)
+	lasts, dice := lasting(t, "PORTOLAN_DEVICE_CHURN", "90s"), rand.New(rand.NewPCG(orderOf(t), 0))
 	fresh(t)
 	offering(t, churnDevices, victim)
 	first := softLinks(t, victim)
 	apply(t, deviceNetworks(suiteResource)+attachedPod("far", other, "fast"))
-	c := &rivals{t: t, dice: rand.New(rand.NewPCG(seed, 0)), owners: map[string]string{}}
+	c := &rivals{t: t, dice: dice, owners: map[string]string{}}
 	far := attachedPods(t)["far"]
 	c.from = far.with(far.Interfaces[0])
 	stop := c.look()

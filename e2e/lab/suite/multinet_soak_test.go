@@ -34,20 +34,12 @@ import (
 // may be on two pods at one moment. In the end each pod has what its network-status says
 // and reaches the others, and with all pods deleted every address is free.
 func TestMultinetSoak(t *testing.T) {
-	lasts, err := time.ParseDuration(cmp.Or(os.Getenv("PORTOLAN_ADDRESS_SOAK"), "2m"))
-	if err != nil {
-		t.Fatalf("PORTOLAN_ADDRESS_SOAK: %v", err)
-	}
-	seed, err := strconv.ParseUint(os.Getenv("PORTOLAN_SEED"), 10, 64)
-	if err != nil {
-		seed = uint64(time.Now().UnixNano())
-	}
-	t.Logf("PORTOLAN_SEED=%d PORTOLAN_ADDRESS_SOAK=%v", seed, lasts)
+	lasts, dice := lasting(t, "PORTOLAN_ADDRESS_SOAK", "2m"), rand.New(rand.NewPCG(orderOf(t), 0))
 	fresh(t)
 	// 30 places, of which one that was given rests a minute; 12 addresses on each node.
 	apply(t, definition("few2", `"topology":"layer2","subnets":"10.187.0.0/27,fd00:187::/64"`)+
 		definition("few3", `"topology":"layer3","subnets":"10.188.0.0/24/28,fd00:188::/48/64"`))
-	c := &crowd{t: t, dice: rand.New(rand.NewPCG(seed, 0)), nodes: nodeNames(t), pods: map[string]string{}, book: holders.NewBook()}
+	c := &crowd{t: t, dice: dice, nodes: nodeNames(t), pods: map[string]string{}, book: holders.NewBook()}
 	c.begin()
 	c.bites()
 	stop := c.look()
@@ -60,6 +52,28 @@ func TestMultinetSoak(t *testing.T) {
 	c.settle()
 	stop()
 	c.freed()
+}
+
+// lasting is how long a test does things, by an environment variable or as a rule.
+func lasting(t *testing.T, variable, rule string) time.Duration {
+	t.Helper()
+	out, err := time.ParseDuration(cmp.Or(os.Getenv(variable), rule))
+	if err != nil {
+		t.Fatalf("%s: %v", variable, err)
+	}
+	t.Logf("%s=%v", variable, out)
+	return out
+}
+
+// orderOf is the seed of a test's random order, which PORTOLAN_SEED repeats.
+func orderOf(t *testing.T) uint64 {
+	t.Helper()
+	seed, err := strconv.ParseUint(os.Getenv("PORTOLAN_SEED"), 10, 64)
+	if err != nil {
+		seed = uint64(time.Now().UnixNano())
+	}
+	t.Logf("PORTOLAN_SEED=%d", seed)
+	return seed
 }
 
 // most is how many pods there are at once; half as many on average.

@@ -26,12 +26,7 @@ func TestSoak(t *testing.T) {
 	if hours <= 0 {
 		t.Skip("hours long: make soak HOURS=n runs it")
 	}
-	seed, err := strconv.ParseUint(os.Getenv("PORTOLAN_SEED"), 10, 64)
-	if err != nil {
-		seed = uint64(time.Now().UnixNano())
-	}
-	t.Logf("PORTOLAN_SEED=%d", seed)
-	dice := rand.New(rand.NewPCG(seed, 0))
+	dice := rand.New(rand.NewPCG(orderOf(t), 0))
 	old := map[string]string{}
 	for _, db := range []string{"NB", "SB"} {
 		old[db] = t.TempDir() + "/" + db

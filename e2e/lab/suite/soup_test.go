@@ -99,15 +99,12 @@ func soupSteps(t *testing.T) []soup.Step {
 		}
 		return steps
 	}
-	seed, err := strconv.ParseUint(os.Getenv("PORTOLAN_SEED"), 10, 64)
-	if err != nil {
-		seed = uint64(time.Now().UnixNano())
-	}
+	seed := orderOf(t)
 	n, err := strconv.Atoi(os.Getenv("PORTOLAN_SOUP_STEPS"))
 	if err != nil {
 		n = 40
 	}
-	t.Logf("PORTOLAN_SEED=%d PORTOLAN_SOUP_STEPS=%d", seed, n)
+	t.Logf("PORTOLAN_SOUP_STEPS=%d", n)
 	return soup.Random(seed, n, soup.World{
 		Nodes: nodeNames(t), Daemons: slices.Sorted(maps.Keys(soupDaemons())), Pods: 9, Rare: []string{soup.Register, soup.Wipe},
 	})
